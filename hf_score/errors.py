@@ -1,0 +1,26 @@
+"""The errors a user can cause and fix. Each message is one sentence: what was wrong, where, and what to do.
+
+The command line prints the message alone and exits with status 2; Python callers catch `HFScoreError`.
+"""
+
+__all__ = ["DataError", "HFScoreError", "ModelError", "SelectionError", "UnsupportedArchitectureError"]
+
+
+class HFScoreError(ValueError):
+    """Base class of every error that hf-score raises about what it was given."""
+
+
+class DataError(HFScoreError):
+    """A data set that is missing, unreadable, or not of the shape described in `hf_score.data`."""
+
+
+class ModelError(HFScoreError):
+    """A model that cannot be loaded, or that does not fit the data set."""
+
+
+class UnsupportedArchitectureError(ModelError):
+    """A model with a module for which no LRP rule is known."""
+
+
+class SelectionError(HFScoreError):
+    """A selection file that cannot be read, or that belongs to another model or data set."""
