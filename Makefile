@@ -14,3 +14,22 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $@
+
+demo: setup
+	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		examples/run_score.py --model test_resnet --from_scratch --image_size 32 --dataset fashion_patch \
+		--erm_epochs 10 --erm_learning_rate 2e-3 --num_train_epochs 3 --learning_rate 5e-4 \
+		--per_device_train_batch_size 32 --per_device_eval_batch_size 128 \
+		--controls --num_seeds 3 --seed 0 --output_dir runs/demo
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf runs dist

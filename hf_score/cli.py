@@ -1,0 +1,102 @@
+"""The command line: one word per step, no logic of its own. `hf-score STEP --help` lists the options of a step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from .errors import HFScoreError
+
+__all__ = ["main", "run_script"]
+
+USAGE = """usage: hf-score STEP [options]
+
+  run       all steps below, before/after table, report and model (also: accelerate launch examples/run_score.py)
+  scan      find the images that activate each class most, explain and mask them
+  decide    keep the spurious-positive ones: by --selection FILE, or by --masks as an oracle
+  train     fine-tune with the SCORE penalty
+  evaluate  measure every trained model, by group where groups are known
+  report    write the page again from results.json
+  push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+
+All but push take the options of run, --output_dir is the run folder. A step runs the steps before it where needed.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `hf-score`; returns the exit status: 0, or 2 with one sentence on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    steps: dict[str, Callable[[list[str]], None]] = {
+        "run": _run,
+        "scan": lambda rest: _step(rest, "scan"),
+        "decide": lambda rest: _step(rest, "decide"),
+        "train": lambda rest: _step(rest, "train"),
+        "evaluate": lambda rest: _step(rest, "evaluate"),
+        "report": lambda rest: _step(rest, "report"),
+        "push": _push,
+    }
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] not in steps:
+        print(f"error: there is no step {words[0]!r}: use one of {', '.join(steps)}.", file=sys.stderr)
+        return 2
+    return _guarded(lambda: steps[words[0]](words[1:]))
+
+
+def run_script() -> int:
+    """Entry point of `examples/run_score.py`."""
+    return _guarded(lambda: _run(sys.argv[1:]))
+
+
+def _guarded(action: Callable[[], None]) -> int:
+    try:
+        action()
+    except HFScoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(words: list[str]):
+    from .config import SCOREConfig
+    from .run import RunArguments
+
+    return HfArgumentParser([RunArguments, SCOREConfig]).parse_args_into_dataclasses(words)  # type: ignore[list-item]
+
+
+def _run(words: list[str]) -> None:
+    from .run import run
+
+    run(*_parse(words))
+
+
+def _step(words: list[str], step: str) -> None:
+    from .run import Run
+
+    arguments, config = _parse(words)
+    one = Run(config.output_dir, arguments, config)
+    one.check()
+    outcome = getattr(one, step)()
+    if one.state.is_main_process:
+        if step == "evaluate":
+            from .report import render_table
+
+            print(render_table(outcome))
+        print(outcome if isinstance(outcome, Path) else f"{step}: done, see {one.folder}")
+
+
+def _push(words: list[str]) -> None:
+    import argparse
+
+    from .hub import push_run
+
+    parser = argparse.ArgumentParser(prog="hf-score push", description="Put a run's debiased model on the Hub.")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--repo_id", required=True, help="USER/NAME on the Hub")
+    parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
+    options = parser.parse_args(words)
+    print(push_run(options.run, options.repo_id, private=options.private))

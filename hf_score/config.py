@@ -1,0 +1,102 @@
+"""`SCOREConfig`: everything that decides how a model is fine-tuned with the SCORE penalty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from .errors import HFScoreError
+
+__all__ = ["GROUP_METRICS", "SCOREConfig"]
+
+#: Metrics that need group labels (`hf_score.metrics.group_metrics`); none may choose a checkpoint.
+GROUP_METRICS = ("worst_group_accuracy", "mean_group_accuracy", "weighted_accuracy", "group_accuracy")
+
+
+@dataclass
+class SCOREConfig(TrainingArguments):
+    """Configuration of [`SCORETrainer`]: all of `transformers.TrainingArguments`, and the fields below.
+
+    Parameters that control the penalty:
+        score_lambda: λ, the weight of the penalty beside the cross-entropy. The penalty is scaled to 1 on the starting
+            model, so λ is in nats and carries over between models. 0 makes training bit-identical to `Trainer`.
+        score_layer: the probe layer: `"last"`, a stage or block (`"stage3"`, `"block4"`, `-2`), or a dotted name.
+        score_reading: `"channel"` pools relevance and activation over positions first, `"spatial"` pairs them
+            position by position.
+        score_objective: what is explained: the class `"logit"`, or its `"margin"` over the strongest other class.
+        score_refresh_steps: recompute the shortcut relevance with the current weights every so many optimizer steps;
+            0 keeps that of the starting model (the paper's description).
+        score_batch_size: spurious-positive samples per optimizer step, over all processes.
+        score_held_out_share: share of the spurious-positive samples that is never penalised and measures reliance.
+        score_random_neurons: control: give every neuron the relevance of another, randomly drawn one.
+        score_unmasked: control: take the relevance of the whole image instead of the masked one.
+
+    Parameters that control what may be learned from:
+        freeze_batch_norm: keep normalisation layers with running statistics in eval mode. Default: whenever
+            `score_lambda` is above 0.
+        class_balanced: draw training images (with replacement) so that every class is seen equally often. Class labels
+            alone decide.
+        allow_group_oracle: let a metric that needs group labels choose the checkpoint. The result is an oracle's and
+            is marked so wherever it is shown.
+
+    Default that differs from `TrainingArguments`: `remove_unused_columns=False` (the collator reads the image column).
+    """
+
+    score_lambda: float = field(default=1.0, metadata={"help": "Weight of the penalty; 0 is plain fine-tuning."})
+    score_layer: str = field(default="last", metadata={"help": "Probe layer: last, stage3, block4, -2, dotted name."})
+    score_reading: Literal["channel", "spatial"] = field(
+        default="spatial", metadata={"help": "Pool over positions first (channel), or not (spatial)."}
+    )
+    score_objective: Literal["logit", "margin"] = field(
+        default="logit", metadata={"help": "Explain the class logit, or its margin over the next class."}
+    )
+    score_refresh_steps: int = field(
+        default=8, metadata={"help": "Recompute shortcut relevance every N steps; 0 = never."}
+    )
+    score_batch_size: int = field(default=16, metadata={"help": "Spurious-positive samples per step, all processes."})
+    score_held_out_share: float = field(
+        default=0.25, metadata={"help": "Share of spurious-positive samples kept to measure reliance."}
+    )
+    score_random_neurons: bool = field(default=False, metadata={"help": "Control: shuffle relevance over neurons."})
+    score_unmasked: bool = field(default=False, metadata={"help": "Control: relevance of the unmasked image."})
+    freeze_batch_norm: bool | None = field(
+        default=None, metadata={"help": "BatchNorm in eval mode while training. Default: if score_lambda > 0."}
+    )
+    class_balanced: bool = field(
+        default=False, metadata={"help": "Draw training images so that every class is seen equally often."}
+    )
+    allow_group_oracle: bool = field(
+        default=False, metadata={"help": "Let group labels choose the checkpoint. Marked as oracle everywhere."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the image column."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.score_lambda < 0:
+            raise HFScoreError(f"score_lambda is {self.score_lambda}: give a number of at least 0.")
+        if self.score_refresh_steps < 0:
+            raise HFScoreError(f"score_refresh_steps is {self.score_refresh_steps}: give 0 (never) or more.")
+        if self.score_batch_size < 1:
+            raise HFScoreError(f"score_batch_size is {self.score_batch_size}: give a number of at least 1.")
+        if not 0 <= self.score_held_out_share < 1:
+            raise HFScoreError(f"score_held_out_share is {self.score_held_out_share}: give a share from 0 to below 1.")
+        if self.hub_token is not None:
+            raise HFScoreError(
+                "hub_token would be saved in clear in training_args.bin and pushed: leave it out and set HF_TOKEN "
+                "in the environment, or log in with `hf auth login`."
+            )
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if metric.startswith(GROUP_METRICS) and not self.allow_group_oracle:
+            raise HFScoreError(
+                f"metric_for_best_model is {metric!r}, which needs group labels: choose a label-free metric such as "
+                "'selection', or set allow_group_oracle=True to report an oracle's result."
+            )
+        if self.freeze_batch_norm is None:
+            self.freeze_batch_norm = self.score_lambda > 0
+
+    def score_fields(self) -> dict[str, Any]:
+        """The fields of this class alone, as they go into results and model cards."""
+        names = [name for name in SCOREConfig.__annotations__ if name != "remove_unused_columns"]
+        return {name: getattr(self, name) for name in names}

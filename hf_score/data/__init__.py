@@ -1,0 +1,24 @@
+"""Image data sets with label-free views for training and group labels for evaluation only.
+
+Loading and checking (`load_data`), the registry of benchmarks, and turning images into pixel tensors (`preprocess`).
+Nothing here knows of models or of explanations.
+"""
+
+from hf_score.data.benchmarks import Benchmark, list_benchmarks
+from hf_score.data.loading import ImageData, dataset_fingerprint, load_data
+from hf_score.data.pixels import ImageCollator, PixelDataset, preprocess, resize_mask, to_rgb
+from hf_score.data.regions import Regions
+
+__all__ = [
+    "Benchmark",
+    "ImageCollator",
+    "ImageData",
+    "PixelDataset",
+    "Regions",
+    "dataset_fingerprint",
+    "list_benchmarks",
+    "load_data",
+    "preprocess",
+    "resize_mask",
+    "to_rgb",
+]

@@ -1,0 +1,429 @@
+"""From a name or a folder to an `ImageData`: read, checked, split, and with the group labels taken out of training.
+
+Reading itself is left to `datasets` (parquet, image folders, the Hub). Everything a user can get wrong in a data set
+is found here, before anything is computed or written.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets, load_dataset
+from PIL import Image as PILImage
+from tqdm.auto import tqdm
+
+from hf_score.data._hub import HUB_ID, first_line, hub_problem
+from hf_score.data.benchmarks import Benchmark, find_benchmark, list_benchmarks
+from hf_score.data.pixels import to_rgb
+from hf_score.data.regions import Regions, find_masks
+from hf_score.errors import DataError
+
+__all__ = ["ImageData", "dataset_fingerprint", "load_data"]
+
+_SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """One data set, with label-free views for training and group labels in the evaluation views alone.
+
+    `train` and `held_out` have exactly the columns `idx`, `image` and `label`; both come from the training
+    distribution. `test` and `validation` (None where there is none) carry `group` as well, if the data set has groups.
+    `idx` is the row's position in its split's file, before anything was dropped, split or shuffled.
+    """
+
+    name: str
+    class_names: list[str]
+    train: Dataset
+    held_out: Dataset
+    validation: Dataset | None
+    test: Dataset
+    group_names: list[str] | None
+    train_group_counts: list[int] | None
+    """Training images (held-out ones included) per group: for weighting an evaluation, never for training."""
+    fingerprint: str
+    licence: str | None = None
+    source: str | None = None
+    _regions: dict[str, Regions] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether any training image has a mask of its spurious region."""
+        return "train" in self._regions and len(self._regions["train"]) > 0
+
+    def regions(self, split: str) -> Regions:
+        """The masks of `train`, `held_out`, `validation` or `test`; empty where the data set has none."""
+        return self._regions.get("train" if split == "held_out" else split, Regions({}))
+
+
+def load_data(
+    name_or_path: str | os.PathLike[str],
+    *,
+    label_column: str | None = None,
+    spurious_column: str | None = None,
+    group_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+    held_out: float = 0.15,
+    seed: int = 0,
+    masks: str | os.PathLike[str] | None = None,
+    invert_masks: bool = False,
+    drop_minority: bool = False,
+    num_train: int | None = None,
+    verify: bool = True,
+    revision: str | None = None,
+) -> ImageData:
+    """Load and check a data set.
+
+    Args:
+        name_or_path: A registered benchmark (`list_benchmarks`), a Hub id, or a folder with `train/`, `validation/`
+            (or `valid/`, `val/`) and `test/`. A split's folder holds images and a `metadata.csv` with the columns
+            `file_name` and `label` (numbers from 0, or names), or one sub-folder of images per class; or the folder
+            holds `train.parquet` and so on. Without a test split the validation split is the test split.
+        label_column: Column of the label; default `label`.
+        spurious_column: Column of the spurious attribute, 0, 1, ...; default `spurious`, may be absent.
+        group_column: Column of the group; default `group`, may be absent: then the group is
+            `label * number of attribute values + attribute`.
+        class_names: Names of the classes where labels are numbers, or their order where labels are names (default:
+            sorted).
+        held_out: Share of the training images of each class set aside for choosing models without group labels.
+        seed: Seed of that split and of `num_train`.
+        masks: Where each image's region of the spurious attribute is: a column of images or of file names; a folder
+            with `<split>/<image>.png`, `<image>_patch.png` or `<image>_mask.png`; or a pattern such as
+            `masks/{split}/{bird_id}_bird.png`, filled in with `split`, `stem` and the metadata columns. White is
+            inside. An image without a mask has no region.
+        invert_masks: The masks show the object, and the region is the rest.
+        drop_minority: Leave out the training rows with `minority` = 1.
+        num_train: Keep only about so many training images, drawn per class.
+        verify: Decode every image once, so that a broken file is found now.
+        revision: Revision of a Hub data set.
+
+    Raises:
+        DataError: For everything that is wrong with the data set; the message names the cause and the fix.
+    """
+    name = os.fspath(name_or_path)
+    benchmark = find_benchmark(name)
+    splits, folders, source = _read(name, benchmark, revision)
+    if benchmark is not None:
+        label_column = label_column or benchmark.label_column
+        spurious_column = spurious_column or benchmark.spurious_column
+        class_names = class_names or benchmark.class_names
+        masks = masks or benchmark.masks
+        drop_minority = drop_minority or benchmark.drop_minority
+    label_column, spurious_column = label_column or "label", spurious_column or "spurious"
+    spurious_names = benchmark.spurious_names if benchmark else None
+    splits = {split: _with_image_column(rows, name, split) for split, rows in splits.items()}
+
+    labels, names = _labels(splits, label_column, class_names, name)
+    groups, group_names = _groups(splits, labels, names, group_column, spurious_column, spurious_names, name)
+
+    keep = np.arange(len(splits["train"]))
+    if drop_minority:
+        if "minority" not in splits["train"].column_names:
+            raise DataError(
+                f"'{name}' has no column 'minority' to drop training rows by; load it without that option."
+            )
+        keep = keep[np.asarray(splits["train"]["minority"]) == 0]
+    rng = np.random.default_rng(seed)
+    if num_train is not None and num_train < len(keep):
+        keep = _stratified(keep, labels["train"], num_train / len(keep), rng)
+    set_aside = _stratified(keep, labels["train"], held_out, rng)
+    train_rows = np.setdiff1d(keep, set_aside)
+    counts = np.bincount(labels["train"][train_rows], minlength=len(names))
+    if (counts == 0).any():
+        lacking = names[int(np.argmin(counts))]
+        raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
+
+    regions = {}
+    if masks is not None:
+        regions = {
+            split: Regions(find_masks(rows, os.fspath(masks), split=split, folder=folders.get(split)), invert_masks)
+            for split, rows in splits.items()
+        }
+        if not len(regions["train"]):
+            raise DataError(
+                f"None of the masks in '{masks}' belongs to a training image of '{name}'; see `load_data` for the "
+                "file names it looks for, or give a pattern."
+            )
+    if verify:
+        for split, rows in splits.items():
+            _verify(rows, split, regions.get(split))
+
+    train_groups = groups.pop("train", None)
+    views = {split: _view(rows, labels[split], names, groups.get(split)) for split, rows in splits.items()}
+    return ImageData(
+        name=benchmark.name if benchmark else Path(name).name if folders else name,
+        class_names=names,
+        train=views["train"].select(train_rows),
+        held_out=views["train"].select(set_aside),
+        validation=views.get("validation"),
+        test=views["test"],
+        group_names=group_names,
+        train_group_counts=None
+        if train_groups is None or group_names is None
+        else np.bincount(train_groups[keep], minlength=len(group_names)).tolist(),
+        fingerprint=dataset_fingerprint(views["train"].select(keep)),
+        licence=benchmark.licence if benchmark else None,
+        source=source,
+        _regions=regions,
+    )
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """SHA-256 over the number of rows, the labels, and the encoded bytes of up to 256 evenly spaced images.
+
+    File names and places do not count, so the same images give the same fingerprint on every machine.
+    """
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    digest.update(np.asarray(dataset["label"], dtype="<i8").tobytes())
+    rows = np.unique(np.linspace(0, len(dataset) - 1, num=min(256, len(dataset)), dtype=np.int64))
+    for image in dataset.cast_column("image", Image(decode=False)).select(rows)["image"]:
+        digest.update(hashlib.sha256(_encoded(image)).digest())
+    return digest.hexdigest()
+
+
+def _read(
+    name: str, benchmark: Benchmark | None, revision: str | None
+) -> tuple[dict[str, Dataset], dict[str, Path], str]:
+    """The splits under their canonical names, the folders of their images (none for parquet), and the source."""
+    path = benchmark.path if benchmark else name
+    folders: dict[str, Path] = {}
+    if Path(path).is_dir():
+        found, folders = _read_folder(Path(path))
+        source = "included in hf-score" if benchmark else "local folder"
+    elif Path(path).exists() or not HUB_ID.fullmatch(path):
+        known = ", ".join(b.name for b in list_benchmarks())
+        raise DataError(
+            f"There is no data folder '{path}'; give an existing folder, a Hub id such as 'user/name', or one of: "
+            f"{known}."
+        )
+    else:
+        try:
+            found = dict(load_dataset(path, revision=revision))
+        except Exception as error:  # load_dataset lets errors of a dozen libraries through
+            raise DataError(
+                f"Cannot load the data set '{path}', which is no local folder: {hub_problem(error)}."
+            ) from error
+        source = f"https://huggingface.co/datasets/{path}"
+    splits = {
+        split: next(found[alias] for alias in aliases if alias in found)
+        for split, aliases in _SPLIT_NAMES.items()
+        if any(alias in found for alias in aliases)
+    }
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits.pop("validation")
+        if folders:
+            folders["test"] = folders.pop("validation")
+    for split in ("train", "test"):
+        if split not in splits:
+            raise DataError(f"'{name}' has no {split} split (it has {sorted(found)}); add a folder '{split}/'.")
+    for split, rows in splits.items():
+        if len(rows) == 0:
+            raise DataError(f"Split '{split}' of '{name}' is empty; add images to it, or remove it.")
+    return splits, folders, source
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
+    """The splits of a folder of parquet files or of image folders, and in the second case the images' folders."""
+    folder = folder.resolve()
+    parquet = {file.stem: file for file in sorted(folder.glob("*.parquet"))}
+    if parquet:
+        return {split: _load_split("parquet", file, str(file)) for split, file in parquet.items()}, {}
+    folders = {
+        split: next(folder / alias for alias in aliases if (folder / alias).is_dir())
+        for split, aliases in _SPLIT_NAMES.items()
+        if any((folder / alias).is_dir() for alias in aliases)
+    }
+    if "train" not in folders:
+        raise DataError(f"'{folder}' has no folder 'train/' with training images; add one.")
+    splits = {}
+    with_metadata = any((path / name).is_file() for path in folders.values() for name in _METADATA)
+    for split, path in folders.items():
+        if with_metadata and not any((path / name).is_file() for name in _METADATA):
+            raise DataError(f"'{path}' has no metadata.csv, unlike another split; add one.")
+        if not with_metadata and not any(child.is_dir() for child in path.iterdir()):
+            raise DataError(
+                f"'{path}' has neither a metadata.csv nor one sub-folder per class; add a metadata.csv with the "
+                "columns file_name and label."
+            )
+        # One split at a time: together they would have to have the same columns, and training data has no groups.
+        files = f"{glob.escape(str(path))}/**"
+        splits[split] = _load_split("imagefolder", path, files, drop_labels=None if with_metadata else False)
+    return splits, folders
+
+
+def _load_split(builder: str, path: Path, files: str, **options: Any) -> Dataset:
+    try:
+        return load_dataset(builder, data_files={"train": files}, split="train", **options)
+    except Exception as error:  # builders raise their own and pyarrow's errors
+        raise DataError(f"Cannot read '{path}': {first_line(error.__cause__ or error)}; repair it.") from error
+
+
+def _with_image_column(rows: Dataset, name: str, split: str) -> Dataset:
+    """`rows` with its images, not decoded, in the column `image`."""
+    images = [column for column, feature in rows.features.items() if isinstance(feature, Image)]
+    if "image" not in images:
+        if len(images) != 1:
+            raise DataError(
+                f"Split '{split}' of '{name}' has no column 'image' (it has {rows.column_names}); name one so."
+            )
+        rows = rows.rename_column(images[0], "image")
+    return rows.cast_column("image", Image(decode=False))
+
+
+def _labels(
+    splits: dict[str, Dataset], column: str, class_names: Sequence[str] | None, name: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Label ids per split, and the class names."""
+    values = {split: _label_values(rows, column, f"split '{split}' of '{name}'") for split, rows in splits.items()}
+    names = list(class_names or [])
+    if values["train"].dtype.kind == "U":
+        feature = splits["train"].features[column]
+        if isinstance(feature, ClassLabel):
+            # Given names may put the data's own in another order, or replace them one by one.
+            known = names if set(names) == set(feature.names) else feature.names
+            names = names or known
+        else:
+            known = names = names or sorted(set(values["train"].tolist()))
+        ids = {label: i for i, label in enumerate(known)}
+        for split, found in values.items():
+            strange = next((label for label in found.tolist() if label not in ids), None)
+            if strange is not None:
+                raise DataError(
+                    f"Split '{split}' of '{name}' has the label '{strange}', which is not one of the classes {known}; "
+                    "correct it, or add training images of it."
+                )
+            values[split] = np.array([ids[label] for label in found.tolist()])
+    names = names or [f"class {i}" for i in range(int(values["train"].max()) + 1)]
+    for split, found in values.items():
+        if found.dtype.kind not in "biu" or found.min() < 0 or found.max() >= len(names):
+            strange = found.min() if found.min() < 0 else found.max()
+            raise DataError(
+                f"Split '{split}' of '{name}' has the label {strange}, but with {len(names)} classes label ids are 0 "
+                f"to {len(names) - 1}; correct the column '{column}' or the class names."
+            )
+    labels = {split: found.astype(np.int64) for split, found in values.items()}
+    if len(np.unique(labels["train"])) < 2:
+        only = names[int(labels["train"][0])]
+        raise DataError(f"All training images of '{name}' are of one class, '{only}'; add images of another class.")
+    return labels, names
+
+
+def _label_values(rows: Dataset, column: str, where: str) -> np.ndarray:
+    """The labels of one split as they are, numbers or names, none missing."""
+    if column not in rows.column_names:
+        raise DataError(
+            f"The {where} has no column '{column}' (its columns are {rows.column_names}); add it to the metadata, or "
+            "name the label column."
+        )
+    feature, raw = rows.features[column], rows[column][:]
+    lacking = next((i for i, value in enumerate(raw) if value is None or value != value), None)
+    if isinstance(feature, ClassLabel):
+        lacking = next((i for i, value in enumerate(raw) if value is None or value < 0), None)
+    if lacking is not None:
+        raise DataError(f"Row {lacking} of {where} has no label; fill in its '{column}'.")
+    return np.asarray([feature.names[value] for value in raw] if isinstance(feature, ClassLabel) else raw)
+
+
+def _groups(
+    splits: dict[str, Dataset],
+    labels: dict[str, np.ndarray],
+    class_names: list[str],
+    group_column: str | None,
+    spurious_column: str,
+    spurious_names: Sequence[str] | None,
+    name: str,
+) -> tuple[dict[str, np.ndarray], list[str] | None]:
+    """Group ids of the splits that have them, and the group names (None where no split has groups)."""
+    wanted = [group_column] if group_column else ["group", spurious_column]
+    column = next((c for c in wanted if any(c in rows.column_names for rows in splits.values())), None)
+    if column is None:
+        if group_column:
+            raise DataError(f"No split of '{name}' has a column '{group_column}' of groups; name one that is there.")
+        return {}, None
+    groups = {}
+    for split, rows in splits.items():
+        if column in rows.column_names:
+            values = np.asarray(rows[column][:])
+            if values.dtype.kind not in "biu" or values.min() < 0:
+                raise DataError(
+                    f"Column '{column}' in split '{split}' of '{name}' must hold whole numbers from 0; number its "
+                    "values."
+                )
+            groups[split] = values.astype(np.int64)
+    highest = max(int(values.max()) for values in groups.values())
+    if column == spurious_column:
+        attributes = max(2, highest + 1)
+        groups = {split: labels[split] * attributes + values for split, values in groups.items()}
+    else:
+        attributes = -(-(highest + 1) // len(class_names))
+        if any((values // attributes != labels[split]).any() for split, values in groups.items()):
+            return groups, [f"group {g}" for g in range(highest + 1)]
+    if spurious_names is None or len(spurious_names) != attributes:
+        spurious_names = [f"spurious={a}" for a in range(attributes)]
+    return groups, [f"{label}, {attribute}" for label in class_names for attribute in spurious_names]
+
+
+def _stratified(rows: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A sorted draw of `share` of each class's rows, at least one and never all of them unless share is 0 or 1."""
+    if not 0 <= share < 1:
+        raise DataError(f"A share of the training images must be at least 0 and below 1, not {share}; correct it.")
+    drawn = []
+    for label in np.unique(labels[rows]):
+        members = rng.permutation(rows[labels[rows] == label])
+        count = round(share * len(members))
+        drawn.append(members[: max(count, 1) if share > 0 and len(members) > 1 else count])
+    return np.sort(np.concatenate(drawn)) if drawn else rows[:0]
+
+
+def _view(rows: Dataset, labels: np.ndarray, class_names: list[str], groups: np.ndarray | None) -> Dataset:
+    """The columns idx, image, label, and group where given."""
+    columns: dict[str, Any] = {"idx": np.arange(len(rows)), "label": labels}
+    features = {"idx": Value("int64"), "label": ClassLabel(names=class_names)}
+    if groups is not None:
+        columns["group"], features["group"] = groups, Value("int64")
+    view = concatenate_datasets(
+        [Dataset.from_dict(columns, features=Features(features)), rows.select_columns(["image"])], axis=1
+    )
+    return view.cast_column("image", Image()).select_columns(
+        ["idx", "image", "label", *(["group"] if groups is not None else [])]
+    )
+
+
+def _verify(rows: Dataset, split: str, regions: Regions | None) -> None:
+    """Decode every image, and every mask, once."""
+
+    def check(i: int, image: dict[str, Any] | None) -> None:
+        if image is None:
+            raise DataError(f"Row {i} of split '{split}' has no image; remove it.")
+        where = image["path"] or f"in row {i} of split '{split}'"
+        try:
+            with PILImage.open(io.BytesIO(_encoded(image))) as file:
+                size = to_rgb(file).size
+        except Exception as error:  # decoders raise whatever they like on a broken file
+            raise DataError(f"Cannot read the image {where} ({first_line(error)}); replace or remove it.") from error
+        mask = regions(i) if regions is not None else None
+        if mask is not None and mask.size != size:
+            raise DataError(
+                f"The mask of the image {where} has the size {mask.size}, the image {size}; make them equal."
+            )
+
+    images = rows.select_columns(["image"])
+    with ThreadPoolExecutor() as pool, tqdm(total=len(rows), desc=f"Checking {split} images", leave=False) as bar:
+        for start in range(0, len(rows), 512):  # in portions, so that memory stays small
+            portion = images[start : start + 512]["image"]
+            for _ in pool.map(check, range(start, start + len(portion)), portion):
+                bar.update()
+
+
+def _encoded(image: dict[str, Any]) -> bytes:
+    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()

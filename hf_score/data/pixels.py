@@ -1,0 +1,95 @@
+"""From images to the tensors a model takes: colour modes, preprocessing in batches, collating, and masks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+__all__ = ["ImageCollator", "PixelDataset", "preprocess", "resize_mask", "to_rgb"]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image upright (EXIF orientation applied) in mode RGB, 16-bit grey scaled to 8 bits.
+
+    Otherwise the same as `transformers.pipeline` does, so that a saved model sees what it was trained on.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # convert() would clip 16-bit values at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class PixelDataset(torch.utils.data.Dataset):
+    """Preprocessed images in memory.
+
+    `pixel_values` (N, 3, H, W) float32, `labels` (N,) and `idx` (N,) int64. An item is a dict of the three.
+    """
+
+    pixel_values: torch.Tensor
+    labels: torch.Tensor
+    idx: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+        return {"pixel_values": self.pixel_values[item], "labels": self.labels[item], "idx": self.idx[item]}
+
+
+def preprocess(dataset: Dataset, processor: Any, *, batch_size: int = 64) -> PixelDataset:
+    """Run every image of a data set (columns `idx`, `image`, `label`) through an image processor, once."""
+    batches = []
+    with tqdm(total=len(dataset), desc="Preparing images", leave=False) as bar:
+        for start in range(0, len(dataset), batch_size):
+            images = dataset[start : start + batch_size]["image"]
+            batches.append(_pixels(images, processor))
+            bar.update(len(images))
+    return PixelDataset(
+        pixel_values=torch.cat(batches),
+        labels=torch.as_tensor(dataset["label"][:], dtype=torch.int64),
+        idx=torch.as_tensor(dataset["idx"][:], dtype=torch.int64),
+    )
+
+
+@dataclass(frozen=True)
+class ImageCollator:
+    """Data collator for `Trainer`: items of `load_data`'s views or of a `PixelDataset` to a batch.
+
+    The batch has `pixel_values` (B, 3, H, W) and `labels` (B,), and nothing else: no `idx`, no group.
+    """
+
+    processor: Any = None
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if "pixel_values" in items[0]:
+            pixels = torch.stack([torch.as_tensor(item["pixel_values"]) for item in items])
+        else:
+            pixels = _pixels([item["image"] for item in items], self.processor)
+        name = "labels" if "labels" in items[0] else "label"
+        return {"pixel_values": pixels, "labels": torch.as_tensor([int(item[name]) for item in items])}
+
+
+def resize_mask(mask: Image.Image, processor: Any) -> torch.Tensor:
+    """A region mask after the resizing and cropping that the processor gives to its image: (H, W), from 0 to 1.
+
+    A processor is a black box of resizing, cropping and a scaling of the values. What it makes of an all-black and of
+    an all-white image gives that scaling at each pixel, so it is undone whatever it was; padding, where the two agree,
+    is outside the region.
+    """
+    mask = mask.convert("RGB")
+    black, white = (Image.new("RGB", mask.size, colour) for colour in ("black", "white"))
+    low, high, value = (_pixels([image], processor)[0, 0] for image in (black, white, mask))
+    span = high - low
+    return torch.where(span == 0, 0.0, (value - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
+
+
+def _pixels(images: Sequence[Image.Image], processor: Any) -> torch.Tensor:
+    return processor(images=[to_rgb(image) for image in images], return_tensors="pt")["pixel_values"].float()

@@ -1,0 +1,120 @@
+"""Where the spurious attribute is: masks of its region, read lazily. Used to decide by oracle and to evaluate."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Image
+from PIL import Image as PILImage
+from PIL import ImageOps
+
+from hf_score.data._hub import first_line
+from hf_score.errors import DataError
+
+__all__ = ["Regions", "find_masks"]
+
+_ENDINGS = ("", "_patch", "_mask")
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Callable from an image's `idx` to the mask of its spurious region.
+
+    The mask is a PIL image of mode 'L', as large as the image, 255 inside the region and 0 outside; None where the
+    image has no mask.
+    """
+
+    sources: Mapping[int, str | bytes]  # idx to a mask file or its content
+    invert: bool = False
+
+    def __call__(self, idx: int) -> PILImage.Image | None:
+        source = self.sources.get(int(idx))
+        if source is None:
+            return None
+        try:
+            with PILImage.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+                mask = file.convert("L")
+        except Exception as error:  # decoders raise whatever they like on a broken file
+            where = f"of image {idx}" if isinstance(source, bytes) else source
+            raise DataError(f"Cannot read the mask {where} ({first_line(error)}); replace it.") from error
+        return ImageOps.invert(mask) if self.invert else mask
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def find_masks(rows: Dataset, masks: str, *, split: str, folder: Path | None) -> dict[int, str | bytes]:
+    """The mask of each row of a split, by row number; rows without a mask are left out.
+
+    `masks` is a column (of images, or of file names relative to `folder`), a folder, or a pattern with fields in
+    braces; see `load_data`. `folder` is the folder of this split's images, None where they are not files.
+    """
+    if masks in rows.column_names:
+        return _from_column(rows, masks, folder)
+    if "{" in masks:
+        return _from_pattern(rows, masks, split)
+    if not Path(masks).is_dir():
+        raise DataError(
+            f"The masks '{masks}' are neither a column of the data set nor a folder; columns are {rows.column_names}."
+        )
+    return _from_folder(rows, Path(masks), split, folder)
+
+
+def _from_column(rows: Dataset, column: str, folder: Path | None) -> dict[int, str | bytes]:
+    if isinstance(rows.features[column], Image):
+        values = rows.cast_column(column, Image(decode=False))[column]
+        return {i: value["bytes"] or value["path"] for i, value in enumerate(values) if value is not None}
+    found: dict[int, str | bytes] = {}
+    for i, value in enumerate(rows[column]):
+        if not value:
+            continue
+        path = Path(value) if folder is None else folder / value
+        if not path.is_file():
+            raise DataError(f"The mask file '{path}' named in column '{column}' does not exist; restore it.")
+        found[i] = str(path)
+    return found
+
+
+def _from_pattern(rows: Dataset, pattern: str, split: str) -> dict[int, str | bytes]:
+    found: dict[int, str | bytes] = {}
+    others = rows.remove_columns("image")
+    for i, (name, row) in enumerate(zip(_names(rows, None), others, strict=True)):
+        fields: dict[str, Any] = {**row, "split": split, "stem": Path(name).name}
+        try:
+            path = Path(pattern.format(**fields))
+        except (KeyError, IndexError, ValueError) as error:
+            raise DataError(
+                f"The mask pattern '{pattern}' cannot be filled in; its fields can be {sorted(fields)}."
+            ) from error
+        if path.is_file():
+            found[i] = str(path)
+    return found
+
+
+def _from_folder(rows: Dataset, masks: Path, split: str, folder: Path | None) -> dict[int, str | bytes]:
+    names = _names(rows, folder)
+    taken = set(names)
+    home = next((masks / name for name in (split, folder.name if folder else "") if (masks / name).is_dir()), masks)
+    present = {path.relative_to(home).as_posix(): str(path) for path in home.rglob("*.png")}
+    found: dict[int, str | bytes] = {}
+    for i, name in enumerate(names):
+        for ending in _ENDINGS:
+            # `x_patch.png` is the mask of the image x_patch where there is one, not of the image x.
+            if f"{name}{ending}.png" in present and (not ending or name + ending not in taken):
+                found[i] = present[f"{name}{ending}.png"]
+                break
+    return found
+
+
+def _names(rows: Dataset, folder: Path | None) -> list[str]:
+    """Each image's path inside its split's folder, without the extension."""
+    names = []
+    for image in rows.cast_column("image", Image(decode=False))["image"]:
+        path = Path(image["path"] or "")
+        inside = path.relative_to(folder) if folder and path.is_relative_to(folder) else Path(path.name)
+        names.append(inside.with_suffix("").as_posix())
+    return names

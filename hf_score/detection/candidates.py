@@ -1,0 +1,247 @@
+"""Candidates: the images of the scan with their heatmaps, masks and shortcut relevance, as one folder on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Array2D, Dataset, Features, Value
+from datasets import Sequence as SequenceFeature
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..attribution import Explainer, find_layer
+from ..data import ImageCollator
+from ..errors import SelectionError
+from ..files import atomic_folder, write_json
+from .masks import relevance_mask
+from .samples import SpuriousSamples
+from .scan import ScanHit, batch_label, scan
+from .selection import Decision, Selection
+
+__all__ = ["Candidates", "explain_hits", "find_candidates", "model_fingerprint"]
+
+SCHEMA = "hf-score/candidates/1"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a person judges. All arrays have the n candidates along their first axis.
+
+    Attributes:
+        idx, position, labels: (n,) int64: stable id, row in the training view, class.
+        logits: (n,) logit of the class, original image.
+        masked_margins: (n,) margin of the class over the strongest other one, masked image: above 0, the mask suffices.
+        heatmaps: (n, H, W) float32, relevance at the pixels, channels summed.
+        masks: (n, H, W) bool.
+        shortcut_relevance: (n, C) float32, ReLU of the masked image's relevance at the probe layer, summed over positions.
+        dataset_fingerprint, model_fingerprint, layer: what they were made from.
+    """
+
+    idx: np.ndarray
+    position: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    masked_margins: np.ndarray
+    heatmaps: np.ndarray
+    masks: np.ndarray
+    shortcut_relevance: np.ndarray
+    dataset_fingerprint: str
+    model_fingerprint: str
+    layer: str
+
+    def __len__(self) -> int:
+        return len(self.idx)
+
+    @property
+    def sufficient(self) -> np.ndarray:
+        """(n,) bool: the masked image alone still gets the class, a necessary test for a spurious-positive sample."""
+        return self.masked_margins > 0
+
+    def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
+        """The candidates at these places, in this order."""
+        rows = np.asarray(chosen, dtype=np.int64)
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+
+    def samples(self, selection: Selection, dataset: Any, *, processor: Any = None) -> SpuriousSamples:
+        """The spurious-positive ones among the candidates, as tensors for `SCORETrainer`.
+
+        Raises:
+            SelectionError: the selection names a sample that is no candidate, or is about another model or data set.
+        """
+        for kind in ("dataset_fingerprint", "model_fingerprint"):
+            if getattr(selection, kind) != getattr(self, kind):
+                raise SelectionError(
+                    f"the selection was decided for another {kind.removesuffix('_fingerprint')} (fingerprint "
+                    f"{getattr(selection, kind)}, the candidates have {getattr(self, kind)}): decide again."
+                )
+        place = {int(idx): row for row, idx in enumerate(self.idx)}
+        missing = [d.idx for d in selection.spurious if d.idx not in place]
+        if missing:
+            raise SelectionError(f"the selection keeps sample {missing[0]}, which is not among the candidates.")
+        rows = [place[d.idx] for d in selection.spurious]
+        collator = ImageCollator(processor)
+        items = [dataset[int(self.position[row])] for row in rows]
+        return SpuriousSamples(
+            pixel_values=collator(items)["pixel_values"] if items else torch.empty(0, 3, *self.masks.shape[1:]),
+            masks=torch.from_numpy(self.masks[rows]),
+            labels=torch.from_numpy(self.labels[rows]),
+            idx=torch.from_numpy(self.idx[rows]),
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a `datasets` folder with a `candidates.json` that says what it was made from, atomically."""
+        height, width = self.masks.shape[1:]
+        features = Features(
+            idx=Value("int64"),
+            position=Value("int64"),
+            labels=Value("int64"),
+            logits=Value("float32"),
+            masked_margins=Value("float32"),
+            heatmaps=Array2D((height, width), "float32"),
+            masks=Array2D((height, width), "bool"),
+            shortcut_relevance=SequenceFeature(Value("float32")),
+        )
+        columns = {name: list(getattr(self, name)) for name in _ARRAYS}
+        with atomic_folder(folder) as temporary:
+            Dataset.from_dict(columns, features=features).save_to_disk(temporary)
+            fields = {name: getattr(self, name) for name in _FIELDS}
+            write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Candidates:
+        """Read what `save` wrote.
+
+        Raises:
+            SelectionError: not a candidates folder of this version.
+        """
+        folder = Path(folder)
+        try:
+            about = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))
+            if about.get("schema") != SCHEMA:
+                raise ValueError(f"schema {about.get('schema')!r} instead of {SCHEMA!r}")
+            table = Dataset.load_from_disk(str(folder)).with_format("numpy")
+        except (OSError, ValueError) as error:
+            raise SelectionError(f"{folder} holds no candidates ({error}): run the scan again.") from None
+        arrays = {name: np.asarray(table[name][:]) for name in _ARRAYS}
+        return cls(**arrays, **{name: about[name] for name in _FIELDS})
+
+
+_ARRAYS = ("idx", "position", "labels", "logits", "masked_margins", "heatmaps", "masks", "shortcut_relevance")
+_FIELDS = ("dataset_fingerprint", "model_fingerprint", "layer")
+
+
+def find_candidates(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    dataset_fingerprint: str,
+    processor: Any = None,
+    layer: str = "last",
+    num_candidates: int = 100,
+    mask_share: float = 0.5,
+    mask_area: float = 0.2,
+    batch_size: int = 32,
+) -> Candidates:
+    """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
+
+    Args:
+        model: image classifier, left as it was.
+        dataset: the label-free training view.
+        dataset_fingerprint: of the data set, written into the candidates.
+        processor: image processor, where items carry images.
+        layer: probe layer of the shortcut relevance.
+        num_candidates: per class.
+        mask_share, mask_area: see `relevance_mask`.
+        batch_size: images per forward pass.
+    """
+    hits = scan(model, dataset, processor=processor, num_candidates=num_candidates, batch_size=batch_size)
+    return explain_hits(
+        model,
+        dataset,
+        [hit for of_class in hits.values() for hit in of_class],
+        dataset_fingerprint=dataset_fingerprint,
+        processor=processor,
+        layer=layer,
+        mask_share=mask_share,
+        mask_area=mask_area,
+        batch_size=batch_size,
+    )
+
+
+def explain_hits(
+    model: nn.Module,
+    dataset: Any,
+    hits: Sequence[ScanHit],
+    *,
+    dataset_fingerprint: str,
+    processor: Any = None,
+    layer: str = "last",
+    mask_share: float = 0.5,
+    mask_area: float = 0.2,
+    batch_size: int = 32,
+) -> Candidates:
+    """Explain and mask these images of the data set; arguments as for `find_candidates`."""
+    device = next(model.parameters()).device
+    collator = ImageCollator(processor)
+    probe = find_layer(model, layer)
+    heatmaps: list[Tensor] = []
+    masks: list[Tensor] = []
+    margins: list[Tensor] = []
+    shortcut: list[Tensor] = []
+    logits: list[Tensor] = []
+    parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
+    with Explainer(model) as explainer:
+        for part in tqdm(parts, desc="Explain", unit="batch", leave=False):
+            items = [dataset[hit.position] for hit in part]
+            pixel_values = collator(items)["pixel_values"].to(device)
+            targets = torch.tensor([batch_label(item) for item in items], device=device)
+            original = explainer.explain(pixel_values, targets)
+            assert original.relevance is not None
+            mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
+            masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
+            assert masked.layer_relevance is not None
+            others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
+            heatmaps.append(original.relevance.float().cpu())
+            masks.append(mask.cpu())
+            logits.append(original.logits.gather(1, targets[:, None])[:, 0].float().cpu())
+            margins.append((masked.logits.gather(1, targets[:, None])[:, 0] - others).float().cpu())
+            shortcut.append(masked.layer_relevance.clamp(min=0).sum(dim=1).float().cpu())
+    return Candidates(
+        idx=np.array([hit.idx for hit in hits], dtype=np.int64),
+        position=np.array([hit.position for hit in hits], dtype=np.int64),
+        labels=np.array([hit.label for hit in hits], dtype=np.int64),
+        logits=torch.cat(logits).numpy(),
+        masked_margins=torch.cat(margins).numpy(),
+        heatmaps=torch.cat(heatmaps).numpy(),
+        masks=torch.cat(masks).numpy(),
+        shortcut_relevance=torch.cat(shortcut).numpy(),
+        dataset_fingerprint=dataset_fingerprint,
+        model_fingerprint=model_fingerprint(model),
+        layer=probe.name,
+    )
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """A short hash of all weights and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def make_selection(candidates: Candidates, decisions: Sequence[Decision]) -> Selection:
+    """A selection about these candidates."""
+    return Selection(
+        decisions=tuple(decisions),
+        dataset_fingerprint=candidates.dataset_fingerprint,
+        model_fingerprint=candidates.model_fingerprint,
+    )

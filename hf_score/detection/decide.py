@@ -1,0 +1,89 @@
+"""Deciding which candidates are spurious-positive (METHOD step 4) without a person at the screen: file, oracle, chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .candidates import Candidates, make_selection
+from .selection import Decision, Selection
+
+__all__ = ["decide_at_random", "decide_by_file", "decide_by_oracle", "region_shares"]
+
+
+def decide_by_file(candidates: Candidates, path: str | Path) -> Selection:
+    """Read a selection file and check that it is about these candidates.
+
+    Raises:
+        SelectionError: unreadable, or about another data set or model.
+    """
+    return Selection.load(
+        path,
+        dataset_fingerprint=candidates.dataset_fingerprint,
+        model_fingerprint=candidates.model_fingerprint,
+    )
+
+
+def region_shares(candidates: Candidates, regions: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Share of the positive relevance inside the mask that lies in the region of the spurious attribute.
+
+    Inside the mask, because that is what a person would see.
+
+    Args:
+        regions: n entries, (H, W) in [0, 1], or None where the image has no such region.
+
+    Returns:
+        (n,), in [0, 1]; 0 without a region or without positive relevance.
+    """
+    shares = np.zeros(len(candidates))
+    for row, region in enumerate(regions):
+        seen = np.clip(candidates.heatmaps[row], 0, None) * candidates.masks[row]
+        if region is not None and seen.sum() > 0:
+            shares[row] = float((seen * region).sum() / seen.sum())
+    return shares
+
+
+def decide_by_oracle(
+    candidates: Candidates,
+    regions: Sequence[np.ndarray | None],
+    *,
+    num_keep: int = 40,
+    threshold: float = 0.5,
+) -> Selection:
+    """Keep per class the candidates whose masks show the known region of the spurious attribute most.
+
+    Stands in for a person in benchmarks and is always reported as `oracle`. It sees regions, never groups.
+
+    Args:
+        regions: see `region_shares`.
+        num_keep: t, at most so many per class.
+        threshold: smallest share that clearly shows the attribute.
+    """
+    shares = region_shares(candidates, regions)
+    keep: set[int] = set()
+    for label in np.unique(candidates.labels):
+        fits = (candidates.labels == label) & candidates.sufficient & (shares >= threshold)
+        order = np.argsort(-shares, kind="stable")
+        keep.update(int(row) for row in order[fits[order]][:num_keep])
+    decisions = [
+        Decision(
+            idx=int(candidates.idx[row]),
+            label=int(candidates.labels[row]),
+            verdict="spurious" if row in keep else "core",
+            decided_by="oracle",
+            note=f"{shares[row]:.2f} of the relevance in the mask lies in the region",
+        )
+        for row in range(len(candidates))
+    ]
+    return make_selection(candidates, decisions)
+
+
+def decide_at_random(candidates: Candidates) -> Selection:
+    """Control: call all of these candidates spurious. The caller has drawn them at random."""
+    decisions = [
+        Decision(idx=int(idx), label=int(label), verdict="spurious", decided_by="random")
+        for idx, label in zip(candidates.idx, candidates.labels, strict=True)
+    ]
+    return make_selection(candidates, decisions)

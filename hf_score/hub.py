@@ -1,0 +1,143 @@
+"""Publishing a finished run on the Hugging Face Hub: one commit, and nothing in it that should stay at home."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from .errors import HFScoreError
+from .report.card import render_model_card
+from .report.sanitise import TOKEN_PATTERN, sanitise
+
+__all__ = ["push_run"]
+
+#: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
+UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)checkpoint-\d+/")
+CHUNK = 1 << 20
+
+
+def push_run(
+    run_folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload model with hf-score",
+) -> CommitInfo:
+    """Upload a run's checkpoint with its card, its results and its report, in one commit.
+
+    From `run_folder` go up: the files of `model/` (a stock checkpoint, processor and `README.md`; a card is made from
+    the results where there is none), `results.json` without local paths, and `report/index.html`. The repository is
+    made if it does not exist.
+
+    Args:
+        run_folder: what `run_score.py` or `hf-score train` wrote.
+        repo_id: `owner/name`, or a name of your own.
+        private: make a new repository private; default: as your organisation sets it.
+        token: default: the one in the environment or of `hf auth login`.
+        revision: branch; made from `main` if it does not exist.
+        commit_message: the commit's title.
+
+    Raises:
+        HFScoreError: there is no such run, something in it must not be published (a token, `training_args.bin`),
+            nobody is logged in, or the Hub cannot be reached or refuses.
+    """
+    token = token or get_token()
+    if not token:
+        raise HFScoreError("Nobody is logged in to the Hub: run `hf auth login` or set HF_TOKEN in the environment.")
+    operations = _operations(Path(run_folder), repo_id)
+    for operation in operations:
+        _refuse_secrets(operation, token)
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and revision != "main":
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        return api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise HFScoreError(_reason(error, repo_id, api.endpoint)) from error
+
+
+def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
+    model, results_file, page = run_folder / "model", run_folder / "results.json", run_folder / "report" / "index.html"
+    if not run_folder.is_dir():
+        raise HFScoreError(f"There is no run at {run_folder}: give the output folder of a finished run.")
+    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
+        raise HFScoreError(f"{model} holds no checkpoint (config.json and safetensors): give a run that has finished.")
+    files: dict[str, Path | bytes] = {
+        path.relative_to(model).as_posix(): path for path in sorted(model.rglob("*")) if path.is_file()
+    }
+    if results_file.is_file():
+        results = _read_results(results_file)
+        files["results.json"] = json.dumps(sanitise(results), indent=2, ensure_ascii=False).encode()
+        if "README.md" not in files:
+            files["README.md"] = render_model_card(
+                results, model_name=repo_id.split("/")[-1], repo_id=repo_id, base_model=results["model"]["name"]
+            ).encode()
+    if page.is_file():
+        files["report/index.html"] = page
+    return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+
+
+def _read_results(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HFScoreError(f"{path} is not JSON ({error}): write it again by repeating the evaluation.") from error
+
+
+def _refuse_secrets(operation: CommitOperationAdd, token: str) -> None:
+    """Raise when a file is private by its name, or holds the token in use or anything that looks like one."""
+    name = operation.path_in_repo
+    if UNWANTED.search(name):
+        raise HFScoreError(
+            f"{name} is a pickle or belongs to the training, and may hold a token: delete it from the model folder."
+        )
+    secret = re.compile(re.escape(token.encode()) + b"|" + TOKEN_PATTERN.encode())
+    overlap = max(256, len(token))
+    with operation.as_file() as file:
+        tail = b""
+        while chunk := file.read(CHUNK):
+            if secret.search(tail + chunk):
+                raise HFScoreError(f"{name} holds an access token: take it out, and revoke the token.")
+            tail = (tail + chunk)[-overlap:]
+
+
+def _reason(error: Exception, repo_id: str, endpoint: str) -> str:
+    """One sentence for what the client raised: what failed, and what to do."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{repo_id} was not pushed because HF_HUB_OFFLINE is set: unset it and repeat the command."
+    if isinstance(error, HFValidationError):
+        return f"{repo_id!r} is not a repository id: give OWNER/NAME in letters, digits, '-', '_' and '.'."
+    if isinstance(error, RepositoryNotFoundError) or (
+        isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+    ):
+        return (
+            f"The Hub refused the token for {repo_id}: give one with write access to it (`hf auth login` or HF_TOKEN)."
+        )
+    if isinstance(error, HfHubHTTPError):
+        reason = error.server_message or f"status {error.response.status_code}"
+        return (
+            f"The Hub did not accept {repo_id} ({_first_line(reason)}): repeat the command, or correct what it names."
+        )
+    if isinstance(error, HTTPError | ConnectionError):
+        return f"{endpoint} cannot be reached ({_first_line(error)}): connect to the network and repeat the command."
+    return f"{repo_id} was not pushed ({_first_line(error)}): correct it and repeat the command."
+
+
+def _first_line(text: object) -> str:
+    lines = str(text).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(text).__name__

@@ -1,0 +1,303 @@
+"""Loading an image classifier and its processor for a task: from the Hub, a folder, or timm by name.
+
+Every model that comes out is a stock transformers class (timm architectures in `TimmWrapperForImageClassification`),
+so what is saved loads anywhere with `AutoModelForImageClassification`, `AutoImageProcessor` and `pipeline`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
+from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+from hf_score.data._hub import HUB_ID, first_line, hub_problem
+from hf_score.errors import ModelError
+
+__all__ = ["load_model"]
+
+logger = logging.getLogger(__name__)
+
+_PLACEHOLDER = re.compile(r"(label_|class )?\d+", re.IGNORECASE)  # names that say no more than the number
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str],
+    image_size: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    from_scratch: bool = False,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, Any, bool]:
+    """Load a classifier for the given classes.
+
+    Args:
+        name_or_path: A folder with a transformers checkpoint, a Hub id, or a timm name (`resnet18`,
+            `resnet18.a1_in1k`), whose pretrained weights come from the Hub.
+        class_names: The task's classes in the order of their label ids.
+        image_size: Side of the square input in pixels, if not the checkpoint's own. Position embeddings are
+            interpolated to it (bicubic, `timm.layers.resample_abs_pos_embed`).
+        weights: For a timm name, a `.safetensors` file with timm's keys to load in place of the Hub's weights.
+        from_scratch: Random weights, from torch's global generator.
+        revision, cache_dir, trust_remote_code: As in `from_pretrained`.
+
+    Returns:
+        The model in float32 and eval mode, its image processor, and whether it came with a head for these classes.
+        Without one the model has a new, random head and needs fine-tuning first.
+
+    Raises:
+        ModelError: The model cannot be found, its weights do not fit it, or it names the classes otherwise.
+    """
+    name = os.fspath(name_or_path)
+    hub = {"revision": revision, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
+    architecture = _timm_architecture(name)
+    if weights is not None and (architecture is None or from_scratch):
+        raise ModelError(f"`weights` goes with a timm name and without `from_scratch`, not with '{name}'; drop one.")
+    if architecture is not None and (from_scratch or weights is not None):
+        config = _timm_config(architecture, class_names)
+        processor, has_head = TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture), False
+        if from_scratch:
+            config, processor = _resize(config, processor, image_size)
+        model = _new_timm_model(config)
+        if weights is not None:
+            has_head = _load_weights(model, Path(weights))
+    else:
+        path = _find(name) if architecture is None else _hub_id(architecture)
+        try:
+            config = AutoConfig.from_pretrained(path, **hub)
+            processor = AutoImageProcessor.from_pretrained(path, **hub)
+        except Exception as error:  # transformers lets the errors of several libraries through
+            raise _cannot_load(path, error) from error
+        named = _check_classes(config, class_names, name)
+        _set_classes(config, class_names)
+        if from_scratch:
+            config, processor = _resize(config, processor, image_size)
+            model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
+            has_head = False
+        else:
+            model, head_loaded = _load_pretrained(path, config, hub)
+            has_head = named and head_loaded
+    if image_size is not None and not from_scratch:
+        model, processor = _resized(model, processor, image_size)
+    return model.float().eval(), processor, has_head
+
+
+def _timm_architecture(name: str) -> str | None:
+    """The timm name (`architecture` or `architecture.tag`) that `name` stands for, unless it is a folder."""
+    bare = name.removeprefix("timm/")
+    return bare if not Path(name).is_dir() and "/" not in bare and timm.is_model(bare) else None
+
+
+def _find(name: str) -> str:
+    """`name` where it is a folder or can be a Hub id; anything else is refused without asking the Hub."""
+    if Path(name).is_dir() or HUB_ID.fullmatch(name):
+        return name
+    close = difflib.get_close_matches(name, timm.list_models(), n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    raise ModelError(
+        f"There is no model folder '{name}' and no timm model of that name{hint}; give a folder, a Hub id such as "
+        "'user/name', or a timm name such as 'resnet18'."
+    )
+
+
+def _hub_id(architecture: str) -> str:
+    cfg = timm.get_pretrained_cfg(architecture)
+    if cfg is None or not cfg.hf_hub_id:
+        raise ModelError(
+            f"timm has no pretrained weights for '{architecture}' on the Hub; give `weights` or choose `from_scratch`."
+        )
+    return cfg.hf_hub_id if not cfg.hf_hub_id.endswith("/") else f"{cfg.hf_hub_id}{cfg.architecture}.{cfg.tag}"
+
+
+def _timm_config(architecture: str, class_names: Sequence[str]) -> Any:
+    """The configuration that transformers needs to build, preprocess for, and save this timm model."""
+    cfg = timm.get_pretrained_cfg(architecture)
+    pretrained_cfg: dict[str, Any] = cfg.to_dict(remove_source=True) if cfg is not None else {}
+    settings: dict[str, Any] = {"architecture": architecture.split(".")[0], "pretrained_cfg": pretrained_cfg}
+    config = TimmWrapperConfig(**settings)
+    _set_classes(config, class_names)
+    return config
+
+
+def _new_timm_model(config: Any) -> Any:
+    """A timm model with timm's own initialisation, which transformers would otherwise replace by its own."""
+    model: Any = TimmWrapperForImageClassification(config)
+    fresh = timm.create_model(config.architecture, num_classes=config.num_labels, **(config.model_args or {}))
+    model.timm_model.load_state_dict(fresh.state_dict())
+    return model
+
+
+def _load_weights(model: Any, file: Path) -> bool:
+    """Fill a timm model from a file; whether the file's head fitted."""
+    try:
+        state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
+    except Exception as error:  # a missing file, or the safetensors library's own error
+        raise ModelError(
+            f"Cannot read the weights '{file}' ({first_line(error)}); give a .safetensors file."
+        ) from error
+    expected = model.timm_model.state_dict()
+    head = _head_keys(model)
+    fits = all(key in state and state[key].shape == expected[key].shape for key in head)
+    if not fits:
+        state = {key: value for key, value in state.items() if key not in head}
+    for key in expected.keys() & state.keys():
+        if expected[key].shape != state[key].shape:
+            raise ModelError(
+                f"In the weights '{file}' {key} has the shape {tuple(state[key].shape)}, but "
+                f"{model.config.architecture} needs {tuple(expected[key].shape)}; give this architecture's weights."
+            )
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # unused by BatchNorm with momentum
+    missing = sorted(expected.keys() - state.keys() - counters - (set() if fits else head))
+    unexpected = sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise ModelError(
+            f"The weights '{file}' do not fit {model.config.architecture}: {len(missing)} keys are missing "
+            f"{missing[:1]}, {len(unexpected)} are unexpected {unexpected[:1]}; give this architecture's weights."
+        )
+    model.timm_model.load_state_dict({**expected, **state})
+    return fits
+
+
+def _head_keys(model: Any) -> set[str]:
+    """Names of the classifier's parameters, inside `timm_model` for a timm model."""
+    if isinstance(model, TimmWrapperForImageClassification):
+        inner = model.timm_model
+        heads = (inner.pretrained_cfg or {}).get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        return {key for key in inner.state_dict() if key.startswith(tuple(f"{head}." for head in heads))}
+    return {key for key in model.state_dict() if not key.startswith(f"{model.base_model_prefix}.")}
+
+
+def _load_pretrained(path: str, config: Any, hub: dict[str, Any]) -> tuple[Any, bool]:
+    """Load a checkpoint, allow a new head and nothing else to be missing; whether the checkpoint's head fitted."""
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(
+            path, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **hub
+        )
+    except Exception as error:  # as above
+        raise _cannot_load(path, error) from error
+    prefix = "timm_model." if isinstance(model, TimmWrapperForImageClassification) else ""
+    head = {prefix + key for key in _head_keys(model)}
+    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    if new - head:
+        raise ModelError(
+            f"The checkpoint '{path}' lacks weights of its body, such as {min(new - head)}; give a complete one."
+        )
+    return model, not new & head
+
+
+def _check_classes(config: Any, class_names: Sequence[str], name: str) -> bool:
+    """Whether the checkpoint has the task's classes; as many, but others or in another order, are refused."""
+    own = [str(config.id2label[i]) for i in range(config.num_labels)]
+    if len(own) != len(class_names):
+        return False
+    if any(all(_PLACEHOLDER.fullmatch(label) for label in labels) for labels in (own, class_names)):
+        if own != list(class_names):
+            logger.warning("'%s' calls its classes %s; taken to be %s, in this order.", name, own, list(class_names))
+        return True
+    for i, (theirs, ours) in enumerate(zip(own, class_names, strict=True)):
+        if theirs.casefold() != ours.casefold():
+            raise ModelError(
+                f"The label ids of '{name}' and of the data differ: the model says {i} = '{theirs}', the data says "
+                f"{i} = '{ours}'; name or order the data's classes as the model does ({own})."
+            )
+    return True
+
+
+def _set_classes(config: Any, class_names: Sequence[str]) -> None:
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {label: i for i, label in enumerate(class_names)}
+    if hasattr(config, "label_names"):  # timm's own list, which would win over id2label when the model is loaded again
+        del config.label_names
+    if getattr(config, "model_args", None):  # timm records the number of classes here too; transformers passes both on
+        config.model_args = {key: value for key, value in config.model_args.items() if key != "num_classes"}
+
+
+def _resize(config: Any, processor: Any, image_size: int | None) -> tuple[Any, Any]:
+    """Copies of configuration and processor for another input size, or the same where it is None."""
+    if image_size is None:
+        return config, processor
+    config = copy.deepcopy(config)
+    patch = getattr(config, "patch_size", None)
+    if isinstance(config, TimmWrapperConfig):
+        cfg = {key: value for key, value in config.pretrained_cfg.items() if not key.startswith("test_")}
+        config.pretrained_cfg = {**cfg, "input_size": [3, image_size, image_size]}
+        if cfg.get("fixed_input_size"):
+            config.model_args = {**(config.model_args or {}), "img_size": image_size}
+        return config, TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
+    if isinstance(patch, int) and image_size % patch:
+        raise ModelError(
+            f"The image size {image_size} is no multiple of the model's patch size {patch}; choose one that is."
+        )
+    if hasattr(config, "image_size"):
+        config.image_size = image_size
+    settings = processor.to_dict()
+    cropped = settings.get("do_center_crop") and settings.get("crop_size")
+    shown = settings["crop_size"] if cropped else settings["size"]
+    factor = image_size / (shown.get("height") or shown["shortest_edge"])
+    for key in ("size", "crop_size"):
+        if settings.get(key):
+            settings[key] = {side: round(value * factor) for side, value in settings[key].items() if value}
+    return config, type(processor).from_dict(settings)
+
+
+def _resized(model: Any, processor: Any, image_size: int) -> tuple[Any, Any]:
+    """The model and its processor for another input size, with its position embeddings interpolated."""
+    config, processor = _resize(model.config, processor, image_size)
+    try:
+        resized = type(model)(config)
+    except (AssertionError, ValueError) as error:
+        raise ModelError(
+            f"The model cannot take {image_size} px images ({first_line(error)}); choose another size."
+        ) from error
+    state, expected = model.state_dict(), resized.state_dict()
+    for key, value in state.items():
+        if value.shape == expected[key].shape:
+            continue
+        old, new = _grid(model), _grid(resized)
+        if not key.endswith(("pos_embed", "position_embeddings")) or old is None or new is None:
+            raise ModelError(
+                f"{type(model).__name__} cannot change its input size ({key} depends on it); leave it as it is."
+            )
+        prefix = value.shape[1] - old[0] * old[1]
+        state[key] = resample_abs_pos_embed(value, new_size=new, old_size=old, num_prefix_tokens=prefix)
+    resized.load_state_dict(state)
+    return resized, processor
+
+
+def _grid(model: Any) -> list[int] | None:
+    """Rows and columns of patches."""
+    if isinstance(model, TimmWrapperForImageClassification):
+        grid = getattr(getattr(model.timm_model, "patch_embed", None), "grid_size", None)
+        return list(grid) if grid is not None else None
+    size, patch = getattr(model.config, "image_size", None), getattr(model.config, "patch_size", None)
+    return [size // patch] * 2 if isinstance(size, int) and isinstance(patch, int) else None
+
+
+def _cannot_load(path: str, error: Exception) -> ModelError:
+    if Path(path).is_dir():
+        return ModelError(
+            f"Cannot load the model folder '{path}' ({first_line(error)}); it must be written by `save_pretrained` of "
+            "a model and its processor."
+        )
+    return ModelError(f"Cannot load the model '{path}', which is no local folder: {hub_problem(error)}.")

@@ -1,0 +1,24 @@
+"""What a run leaves to look at: figures, the offline HTML page, the before/after table and the model card.
+
+Everything here is made from the `results.json` dictionary and images already computed; no model is run.
+"""
+
+from .card import render_model_card
+from .figures import contact_sheet, group_bars, heatmap_pairs, training_curves
+from .html import write_report
+from .summary import MethodSummary, Spread, Verdict, judge, render_table, summarise
+
+__all__ = [
+    "MethodSummary",
+    "Spread",
+    "Verdict",
+    "contact_sheet",
+    "group_bars",
+    "heatmap_pairs",
+    "judge",
+    "render_model_card",
+    "render_table",
+    "summarise",
+    "training_curves",
+    "write_report",
+]

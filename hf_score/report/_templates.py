@@ -1,0 +1,48 @@
+"""The jinja2 environment of the report and the card, and the wording that both of them use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+__all__ = ["environment", "how_decided"]
+
+#: Who chose the spurious-positive samples, in the words that page and card print.
+DECIDERS = {
+    "person": "A person looked at the masked images and kept those that show nothing but a spurious feature.",
+    "file": "A selection file says which samples to keep; it records who decided on each of them.",
+    "oracle": (
+        "An oracle decided: it kept the samples whose positive relevance lies in the region of the spurious attribute "
+        "that the data set ships. The oracle stands in for a person looking at the masked images and knows something "
+        "that a user without region masks would not."
+    ),
+    "random": "The samples were drawn at random; this is a control, not the method.",
+}
+
+
+def environment(*, autoescape: bool) -> jinja2.Environment:
+    """The templates of this package; parts of the results that are optional may be missing in them."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("hf_score.report"),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def how_decided(results: Mapping[str, Any]) -> str:
+    """Who decided on the spurious-positive samples and how many were kept, or that it is not recorded."""
+    selection = results.get("selection") or {}
+    decided_by = selection.get("decided_by")
+    if not decided_by:
+        return "Who chose the spurious-positive samples is not recorded."
+    text = DECIDERS.get(decided_by, f"Decided by: {decided_by}.")
+    kept, candidates = selection.get("classes") or {}, selection.get("candidates") or {}
+    counts = [
+        f"{name}: {count} of {candidates[name]} candidates" if name in candidates else f"{name}: {count}"
+        for name, count in kept.items()
+    ]
+    return f"{text} Kept: {'; '.join(counts)}." if counts else text

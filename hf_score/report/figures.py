@@ -1,0 +1,407 @@
+"""The pictures of a run, as PIL images: contact sheets, heatmap pairs, bars and curves.
+
+Images and numbers in, an image out: no model, no file, and no global plotting state (`Figure`, never `pyplot`).
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
+
+from ..errors import HFScoreError
+from .summary import summarise
+
+__all__ = ["contact_sheet", "group_bars", "heatmap_pairs", "overlay", "training_curves"]
+
+Colour = tuple[int, int, int]
+
+INK: Colour = (32, 36, 43)
+MUTED: Colour = (110, 116, 125)
+PAPER: Colour = (255, 255, 255)
+KEPT: Colour = (0, 135, 90)
+REJECTED: Colour = (200, 204, 210)
+POSITIVE = np.array([205, 22, 30], dtype=np.float64)
+NEGATIVE = np.array([25, 85, 200], dtype=np.float64)
+
+# Okabe and Ito's palette, which stays apart for colour-blind readers: greys before, muted controls, SCORE in blue.
+METHOD_COLOURS = {
+    "erm": "#8a9099",
+    "continued_erm": "#c4c9d0",
+    "random_samples": "#e69f00",
+    "random_neurons": "#cc79a7",
+    "score": "#0072b2",
+}
+WORST = "#c1121f"
+SPARE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#f0e442")
+
+SMALLEST_TILE = 112
+SHEET_WIDTH = 1440
+GAP = 6
+
+
+def contact_sheet(
+    images: NDArray[np.uint8],
+    heatmaps: NDArray[Any] | None,
+    masks: NDArray[np.bool_],
+    *,
+    captions: Sequence[str],
+    title: str,
+    kept: Sequence[bool | None] | None = None,
+    columns: int | None = None,
+    tile_size: int = 144,
+    fill: Colour = (124, 116, 104),
+) -> Image.Image:
+    """Original and masked image of each candidate side by side, for a person to judge.
+
+    The masked image is what is left when only the most relevant region is kept. Small images are enlarged by whole
+    factors without smoothing, so that what is seen is what the model sees.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        heatmaps: (N, H, W) signed pixel relevance, shown as a third picture; None leaves it out.
+        masks: (N, H, W) bool, True where the image is kept.
+        captions: N texts, such as `"#17  logit 9.31"`; a line break starts a second line.
+        title: one line above the sheet.
+        kept: N verdicts. Kept ones get a green frame and the word, rejected ones a grey one; None is undecided.
+        columns: candidates per row; default: as many as fit into 1,440 pixels.
+        tile_size: larger images are shrunk to this many pixels; smaller ones than 112 are enlarged to at least that.
+        fill: colour of what the mask removes; the default is the mean of ImageNet.
+
+    Raises:
+        HFScoreError: the arrays, captions and verdicts are not of the same length and size.
+    """
+    kept = [None] * len(images) if kept is None else kept
+    _check_lengths(images, masks=masks, captions=captions, kept=kept)
+    _check_shapes(images, masks=masks, heatmaps=heatmaps)
+    strips = []
+    for i, image in enumerate(images):
+        masked = np.where(masks[i][..., None], image, np.array(fill, dtype=np.uint8)).astype(np.uint8)
+        pictures = [image, masked] if heatmaps is None else [image, masked, overlay(image, heatmaps[i])]
+        text = captions[i] + {True: "\n✓ kept", False: "\n✗ not kept", None: ""}[kept[i]]
+        frame = {True: KEPT, False: REJECTED, None: None}[kept[i]]
+        strips.append(_strip(pictures, text=text, tile_size=tile_size, frame=frame))
+    names = ["original", "masked", "relevance"][: 2 if heatmaps is None else 3]
+    legend = f"Each: {', '.join(names)}." if strips else "No candidates."
+    if strips and heatmaps is not None:
+        legend += " Red speaks for the class, blue against it."
+    if any(verdict is not None for verdict in kept):
+        legend += " Green frame: kept as a spurious-positive sample."
+    return _grid(strips, title=title, legend=legend, columns=columns)
+
+
+def heatmap_pairs(
+    images: NDArray[np.uint8],
+    before: NDArray[Any],
+    after: NDArray[Any],
+    *,
+    captions: Sequence[str],
+    title: str = "Relevance before and after",
+    labels: tuple[str, str] = ("before", "after"),
+    regions: NDArray[np.bool_] | None = None,
+    columns: int | None = None,
+    tile_size: int = 224,
+) -> Image.Image:
+    """Image, heatmap before and heatmap after, one strip per image.
+
+    Each heatmap has its own symmetric scale (its 99.5th percentile), because the size of logits differs between
+    models: compare where the relevance lies, not how much there is.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        before: (N, H, W) signed pixel relevance of the starting model.
+        after: (N, H, W) the same of the fine-tuned model.
+        captions: N texts.
+        title: one line above the pictures.
+        labels: names of the two heatmaps.
+        regions: (N, H, W) bool, the region of the spurious attribute, outlined where it is known.
+        columns: strips per row; default: as many as fit into 1,440 pixels.
+        tile_size: larger images are shrunk to this many pixels; smaller ones than 112 are enlarged to at least that.
+
+    Raises:
+        HFScoreError: the arrays and captions are not of the same length and size.
+    """
+    _check_lengths(images, captions=captions)
+    _check_shapes(images, before=before, after=after, regions=regions)
+    strips = []
+    for i, image in enumerate(images):
+        region = None if regions is None else regions[i]
+        pictures = [image, overlay(image, before[i]), overlay(image, after[i])]
+        names = ("image", *labels)
+        strips.append(_strip(pictures, text=captions[i], tile_size=tile_size, names=names, region=region))
+    legend = "Red speaks for the class, blue against it, white is zero; each map on its own scale."
+    if regions is not None:
+        legend += " Green outline: the spurious region."
+    return _grid(strips, title=title, legend=legend, columns=columns)
+
+
+def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: signed relevance over a pale grey image; red positive, blue negative, white zero.
+
+    The scale is symmetric about zero and ends at the 99.5th percentile of |relevance|. From 64 pixels on the map is
+    smoothed a little (σ = H / 112), since single-pixel relevance is not to be seen at this size.
+    """
+    relevance = np.nan_to_num(np.asarray(heatmap, dtype=np.float64))
+    if relevance.shape[0] >= 64:
+        relevance = gaussian_filter(relevance, sigma=relevance.shape[0] / 112)
+    top = np.percentile(np.abs(relevance), 99.5) or np.abs(relevance).max()
+    signed = np.clip(relevance / top, -1, 1)[..., None] if top > 0 else np.zeros((*relevance.shape, 1))
+    colour = np.where(signed >= 0, 255 - signed * (255 - POSITIVE), 255 + signed * (255 - NEGATIVE))
+    grey = np.asarray(image, dtype=np.float64) @ (0.299, 0.587, 0.114)
+    shade = 0.6 + 0.4 * grey[..., None] / 255
+    # Where relevance is strong the colour must win over dark parts of the image, or black regions would hide it.
+    weight = np.abs(signed) * 0.75
+    return np.round(colour * (shade * (1 - weight) + weight)).astype(np.uint8)
+
+
+def _check_lengths(images: NDArray[np.uint8], **others: Any) -> None:
+    for name, values in others.items():
+        if len(values) != len(images):
+            raise HFScoreError(f"There are {len(images)} images but {len(values)} {name}: give one for each image.")
+
+
+def _check_shapes(images: NDArray[np.uint8], **others: NDArray[Any] | None) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise HFScoreError(f"images is {images.dtype} {images.shape}: give uint8 of shape (N, H, W, 3).")
+    for name, array in others.items():
+        if array is not None and array.shape != images.shape[:3]:
+            raise HFScoreError(f"{name} has shape {array.shape}: give {images.shape[:3]}, as the images have.")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it: the same letters on every machine, with ✓ and Greek."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def _tile(picture: NDArray[np.uint8], tile_size: int) -> Image.Image:
+    image = Image.fromarray(picture)
+    shorter, longer = min(image.size), max(image.size)
+    if shorter < SMALLEST_TILE:
+        factor = math.ceil(SMALLEST_TILE / shorter)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    if longer > tile_size:
+        image.thumbnail((tile_size, tile_size), Image.Resampling.LANCZOS)
+    return image
+
+
+def _outline(tile: Image.Image, region: NDArray[np.bool_]) -> None:
+    """Draw the border of `region` on an enlarged tile, in place: white below green, to be seen on any ground."""
+    mask = np.asarray(Image.fromarray(region.astype(np.uint8) * 255).resize(tile.size, Image.Resampling.NEAREST)) > 0
+    pixels = np.array(tile)
+    edge = mask & ~binary_erosion(mask, iterations=2, border_value=0)
+    pixels[binary_dilation(edge) & ~edge] = PAPER
+    pixels[edge] = KEPT
+    tile.paste(Image.fromarray(pixels))
+
+
+def _strip(
+    pictures: Sequence[NDArray[np.uint8]],
+    *,
+    text: str,
+    tile_size: int,
+    frame: Colour | None = None,
+    names: Sequence[str] = (),
+    region: NDArray[np.bool_] | None = None,
+) -> Image.Image:
+    """The pictures of one sample side by side, its caption below, a frame around all of it."""
+    tiles = [_tile(picture, tile_size) for picture in pictures]
+    if region is not None:
+        for tile in tiles:
+            _outline(tile, region)
+    font = _font(12)
+    top = 18 if names else 0
+    width = sum(tile.width for tile in tiles) + GAP * (len(tiles) + 1)
+    lines = [line for part in text.split("\n") for line in _wrap(part, font, width - 2 * GAP)]
+    height = tiles[0].height + 2 * GAP + top + 16 * len(lines) + (GAP if lines else 0)
+    strip = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(strip)
+    x = GAP
+    for tile, name in zip(tiles, [*names, *[""] * (len(tiles) - len(names))], strict=True):
+        draw.text((x, GAP - 1), name, fill=MUTED, font=font)
+        strip.paste(tile, (x, GAP + top))
+        x += tile.width + GAP
+    y = tiles[0].height + 2 * GAP + top
+    for line in lines:
+        verdict = line.startswith(("✓", "✗"))
+        colour = frame if verdict and frame == KEPT else MUTED if verdict else INK
+        draw.text((GAP, y - 2), line, fill=colour, font=font)
+        y += 16
+    if frame is not None:
+        draw.rectangle((0, 0, width - 1, height - 1), outline=frame, width=3 if frame == KEPT else 1)
+    return strip
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _grid(strips: Sequence[Image.Image], *, title: str, legend: str, columns: int | None) -> Image.Image:
+    margin, spacing = 16, 10
+    widest = max((strip.width for strip in strips), default=480)
+    columns = columns or max(1, (SHEET_WIDTH - 2 * margin + spacing) // (widest + spacing))
+    columns = max(1, min(columns, len(strips)))
+    rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
+    heights = [max(strip.height for strip in row) for row in rows]
+    large, small = _font(18), _font(12)
+    width = 2 * margin + columns * (widest + spacing) - spacing
+    heads, legends = _wrap(title, large, width - 2 * margin), _wrap(legend, small, width - 2 * margin)
+    top = margin + 26 * len(heads) + 18 * len(legends) + 8
+    sheet = Image.new("RGB", (width, top + sum(heights) + spacing * max(0, len(rows) - 1) + margin), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    y = margin - 4
+    for line in heads:
+        draw.text((margin, y), line, fill=INK, font=large)
+        y += 26
+    for line in legends:
+        draw.text((margin, y), line, fill=MUTED, font=small)
+        y += 18
+    y = top
+    for row, height in zip(rows, heights, strict=True):
+        for i, strip in enumerate(row):
+            sheet.paste(strip, (margin + i * (widest + spacing), y))
+        y += height + spacing
+    return sheet
+
+
+def group_bars(results: Mapping[str, Any]) -> Image.Image:
+    """Accuracy of every group under every method, with each seed as a dot and the standard deviation as a bar.
+
+    The worst group of each method is marked; a group without test images says so.
+
+    Args:
+        results: the content of `results.json`.
+    """
+    methods = list(summarise(results).values())
+    groups = list(methods[0].group_accuracy) if methods else []
+    colours = _colours([method.key for method in methods])
+    width = min(16.0, max(7.0, 1.6 + len(groups) * (0.5 + 0.34 * len(methods))))
+    figure = Figure(figsize=(width, 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    _plain_axes(axes)
+    thickness = min(0.3, 0.8 / max(1, len(methods)))
+    for m, method in enumerate(methods):
+        runs = results["methods"][method.key]["runs"]
+        for g, group in enumerate(groups):
+            spread = method.group_accuracy[group]
+            if spread is None:
+                continue
+            x, height = g + thickness * (m + 0.5 - len(methods) / 2), 100 * spread.mean
+            axes.bar(x, height, width=thickness * 0.9, color=colours[method.key], zorder=2)
+            top = height
+            if spread.std is not None:
+                axes.errorbar(x, height, 100 * spread.std, color=_hex(INK), capsize=2.5, linewidth=1, zorder=3)
+                seeds = [run["metrics"].get("group_accuracy", {}).get(group) for run in runs]
+                dots = [100 * value for value in seeds if value is not None]
+                axes.scatter([x] * len(dots), dots, s=9, color="white", edgecolor=_hex(INK), linewidth=0.6, zorder=4)
+                top = max(height + 100 * spread.std, *dots)
+            if group == method.worst_group:
+                axes.annotate("▼", (x, top), (0, 3), textcoords="offset points", ha="center", color=WORST, fontsize=9)
+    for g, group in enumerate(groups):
+        if methods and all(method.group_accuracy[group] is None for method in methods):
+            axes.text(g, 3, "no test images", ha="center", fontsize=9, style="italic", color=_hex(MUTED))
+    axes.set_xticks(range(len(groups)), [textwrap.fill(_label(group), 16) for group in groups])
+    axes.set_xlim(-0.6, max(1, len(groups)) - 0.4)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("accuracy in %")
+    handles: list[Artist] = [Patch(color=colours[m.key], label=_label(m.label)) for m in methods]
+    handles.append(
+        Line2D([], [], color=WORST, marker="v", linestyle="", markersize=6, label="worst group of the method")
+    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9)
+    return _rendered(figure)
+
+
+def training_curves(
+    history: Mapping[str, Sequence[Mapping[str, float]]], *, labels: Mapping[str, str] | None = None
+) -> Image.Image:
+    """Loss, penalty and held-out accuracy over optimizer steps, one line per method; panels without data are left out.
+
+    Args:
+        history: by method key, entries with `step` and any of `loss`, `penalty`, `held_out_accuracy`.
+        labels: what to call the methods.
+    """
+    panels: list[tuple[str, str, float]] = [
+        ("loss", "training loss", 1),
+        ("penalty", "penalty P", 1),
+        ("held_out_accuracy", "held-out accuracy in %", 100),
+    ]
+    curves = {
+        name: {key: _curve(entries, name, scale) for key, entries in history.items()} for name, _, scale in panels
+    }
+    shown = [(name, label) for name, label, _ in panels if any(curves[name].values())]
+    figure = Figure(figsize=(max(5.0, 4.3 * len(shown)), 3.4), dpi=110, layout="constrained")
+    if not shown:
+        figure.text(0.5, 0.5, "Nothing was logged.", ha="center", va="center", color=_hex(MUTED))
+        return _rendered(figure)
+    colours = _colours(list(history))
+    for axes, (name, label) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        _plain_axes(axes)
+        for key, points in curves[name].items():
+            if points:
+                steps, values = zip(*points, strict=True)
+                marker = "o" if len(points) < 25 else None
+                axes.plot(steps, values, color=colours[key], marker=marker, markersize=3.5, linewidth=1.6, label=key)
+        if name == "penalty":
+            axes.set_ylim(bottom=0)
+        axes.set_title(label, fontsize=10, loc="left", color=_hex(INK))
+        axes.set_xlabel("optimizer step")
+    used = [key for key in history if any(curves[name][key] for name, _ in shown)]
+    handles = [Line2D([], [], color=colours[key], label=_label((labels or {}).get(key, key))) for key in used]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9)
+    return _rendered(figure)
+
+
+def _curve(entries: Sequence[Mapping[str, Any]], name: str, scale: float) -> list[tuple[float, float]]:
+    known = ((entry["step"], entry.get(name)) for entry in entries)
+    return [(step, value * scale) for step, value in known if value is not None and math.isfinite(value)]
+
+
+def _colours(keys: Sequence[str]) -> dict[str, str]:
+    others = [key for key in keys if key not in METHOD_COLOURS]
+    spare = {key: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, key in enumerate(others)}
+    return {key: METHOD_COLOURS.get(key) or spare[key] for key in keys}
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _label(text: str) -> str:
+    """A name as matplotlib shall print it: `$` is a dollar, and a leading `_` does not hide it from the legend."""
+    return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
+
+
+def _plain_axes(axes: Axes) -> None:
+    sides: tuple[Literal["top", "right"], ...] = ("top", "right")
+    for side in sides:
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
+
+
+def _rendered(figure: Figure) -> Image.Image:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

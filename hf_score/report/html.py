@@ -1,0 +1,114 @@
+"""The report of a run: one HTML page that opens without a network, with every picture inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..errors import HFScoreError
+from ..files import write_text
+from ._templates import environment, how_decided
+from .figures import group_bars, training_curves
+from .sanitise import sanitise
+from .summary import judge, summarise, table_cells
+
+__all__ = ["write_report"]
+
+#: Key prefixes of figures, the section they go to, and what a reader who cannot see them is told.
+SECTIONS = {
+    "group_bars": ("bars", "Bar chart of the accuracies per group; the table above holds the same numbers."),
+    "contact_sheet": ("contact_sheets", "Contact sheet of candidates, each as original and masked image."),
+    "heatmaps": ("heatmaps", "Images with their relevance heatmaps before and after."),
+    "training_curves": ("curves", "Loss, penalty and held-out accuracy over the optimizer steps."),
+}
+PNG_LIMIT = 1_500_000
+
+
+def write_report(
+    folder: str | Path, results: Mapping[str, Any], figures: Mapping[str, tuple[Image.Image, str]]
+) -> Path:
+    """Write `folder/index.html`, whole or not at all, and return its path.
+
+    The page needs no other file and makes no request: pictures are data URIs, styles are inside. Bars and curves are
+    drawn from `results` where `figures` has none. Local paths and tokens in `results` are not shown.
+
+    Args:
+        folder: where the page goes; made if missing.
+        results: the content of `results.json` (schema `hf-score/results/1`).
+        figures: picture and caption by key. A key that starts with `contact_sheet`, `heatmaps`, `group_bars` or
+            `training_curves` (such as `contact_sheet/benign`) goes to that section; others come last.
+
+    Raises:
+        HFScoreError: `results` has no methods, or lacks a part that the page is about.
+    """
+    results = sanitise(dict(results))
+    if not results.get("methods"):
+        raise HFScoreError("These results hold no methods, so there is nothing to report: run the evaluation first.")
+    methods = summarise(results)
+    labels = {key: method.label for key, method in methods.items()}
+    drawn = dict(figures)
+    has_groups = any(method.worst_group for method in methods.values())
+    if has_groups and not any(key.startswith("group_bars") for key in drawn):
+        drawn["group_bars"] = (
+            group_bars(results),
+            "Accuracy per group: bars are means over seeds, dots are seeds, ▼ marks each method's worst group.",
+        )
+    if results.get("history") and not any(key.startswith("training_curves") for key in drawn):
+        drawn["training_curves"] = (
+            training_curves(results["history"], labels=labels),
+            "Training, penalty and held-out accuracy. Held-out data comes from the training distribution.",
+        )
+    names = [*(section for section, _ in SECTIONS.values()), "others"]
+    sections: dict[str, list[dict[str, str]]] = {name: [] for name in names}
+    for key, (image, caption) in drawn.items():
+        prefix = next((prefix for prefix in SECTIONS if key.startswith(prefix)), None)
+        section, alt = SECTIONS[prefix] if prefix else ("others", "Picture, described below.")
+        which = key.removeprefix(prefix or "").strip("/_ ")
+        alt = f"{which}: {alt}" if which else alt
+        sections[section].append({"source": _data_uri(image), "alt": alt, "caption": caption})
+    header, rows = table_cells(results)
+    try:
+        page = (
+            environment(autoescape=True)
+            .get_template("report.html.jinja")
+            .render(
+                results=results,
+                model=results["model"],
+                dataset=results["dataset"],
+                verdict=judge(results),
+                header=header,
+                rows=list(zip(labels, rows, strict=True)),
+                figures=sections,
+                how_decided=how_decided(results),
+                created=str(results.get("created") or "")[:16].replace("T", " "),
+                test_counts=next(iter(results["methods"].values()))["runs"][0]["metrics"].get("group_count"),
+                train_counts=_by_name(results["dataset"].get("train_group_counts"), results["dataset"]),
+            )
+        )
+    except KeyError as error:
+        raise HFScoreError(f"These results have no {error}: write them with this version of hf-score.") from error
+    return write_text(Path(folder) / "index.html", page)
+
+
+def _by_name(counts: Any, dataset: Mapping[str, Any]) -> dict[str, int] | None:
+    """Counts per group by name, from a mapping or from a list in the order of the group names."""
+    if not counts or isinstance(counts, Mapping):
+        return dict(counts) if counts else None
+    return dict(zip(dataset.get("group_names") or (), counts, strict=False))
+
+
+def _data_uri(image: Image.Image) -> str:
+    """PNG, or JPEG where a PNG of photographs would make the page heavy."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    kind = "png"
+    if buffer.tell() > PNG_LIMIT:
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

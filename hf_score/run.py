@@ -1,0 +1,716 @@
+"""One run of SCORE from data to report, as steps over a run folder.
+
+The script (`examples/run_score.py`), the command line (`hf_score.cli`) and tests call the same steps: `erm`, `scan`,
+`decide`, `train`, `evaluate`, `report`. Each leaves a file or folder that a person can open, and is skipped where that
+is already there, so that an interrupted run goes on with `--resume`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
+
+from .attribution import Explainer, find_layer
+from .config import SCOREConfig
+from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask
+from .detection import (
+    Candidates,
+    Selection,
+    SpuriousSamples,
+    decide_at_random,
+    decide_by_file,
+    decide_by_oracle,
+    find_candidates,
+)
+from .detection.candidates import explain_hits
+from .detection.scan import ScanHit
+from .errors import HFScoreError, SelectionError
+from .files import atomic_folder, write_json, write_text
+from .metrics import group_metrics, relevance_in_region
+from .models import load_model
+from .report import (
+    contact_sheet,
+    group_bars,
+    heatmap_pairs,
+    render_model_card,
+    render_table,
+    training_curves,
+    write_report,
+)
+from .trainer import SCORETrainer
+
+__all__ = ["METHODS", "Run", "RunArguments", "run"]
+
+logger = logging.getLogger(__name__)
+
+#: Above this a split is read from its images again in every epoch.
+IN_MEMORY_BYTES = 4 * 2**30
+RESULTS_SCHEMA = "hf-score/results/1"
+#: key → (label, supervision), in the order of the tables.
+METHODS = {
+    "erm": ("ERM", "class labels"),
+    "continued_erm": ("continued ERM (λ = 0)", "class labels"),
+    "random_samples": ("SCORE, random samples", "class labels"),
+    "random_neurons": ("SCORE, random neurons", "class labels + decisions"),
+    "score": ("SCORE", "class labels + decisions"),
+}
+
+
+@dataclass
+class RunArguments:
+    """What to run SCORE on. How to fine-tune is [`SCOREConfig`]'s."""
+
+    model: str = field(metadata={"help": "Hub id, local folder, or timm name."})
+    dataset: str = field(metadata={"help": "Hub id, local imagefolder with metadata.csv, or registered benchmark."})
+    weights: str | None = field(default=None, metadata={"help": "Local safetensors weights for a timm name."})
+    from_scratch: bool = field(default=False, metadata={"help": "Start a timm model from random weights."})
+    image_size: int | None = field(default=None, metadata={"help": "Input size in pixels. Default: the model's."})
+    revision: str | None = field(default=None, metadata={"help": "Revision of the model on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with a Hub model."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the class labels. Default: label."})
+    group_column: str | None = field(default=None, metadata={"help": "Column of the groups, for evaluation only."})
+    masks: str | None = field(
+        default=None, metadata={"help": "Folder, pattern or column of masks of the spurious region."}
+    )
+    invert_masks: bool = field(default=False, metadata={"help": "The masks mark the object, not the shortcut."})
+    drop_minority: bool = field(default=False, metadata={"help": "Drop training rows with minority = 1."})
+    held_out: float = field(default=0.15, metadata={"help": "Share of the training set kept for label-free choices."})
+    erm_epochs: float = field(default=5.0, metadata={"help": "Epochs of fine-tuning a model without a head for this."})
+    erm_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of that fine-tuning."})
+    num_candidates: int = field(default=100, metadata={"help": "Images per class to judge (m)."})
+    mask_share: float = field(default=0.5, metadata={"help": "Share of positive relevance that a mask holds."})
+    mask_area: float = field(default=0.2, metadata={"help": "Largest share of the image that a mask may keep."})
+    decider: Literal["auto", "file", "oracle"] = field(
+        default="auto", metadata={"help": "Who decides. auto: the selection file if given, else the oracle."}
+    )
+    selection: str | None = field(default=None, metadata={"help": "Selection file (JSON) to decide by."})
+    num_keep: int = field(default=40, metadata={"help": "Spurious-positive samples per class for the oracle (t)."})
+    oracle_threshold: float = field(default=0.5, metadata={"help": "Least share of relevance in the region."})
+    lambdas: str | None = field(
+        default=None, metadata={"help": "Comma-separated λ to choose from, label-free; overrides score_lambda."}
+    )
+    controls: bool = field(default=False, metadata={"help": "Also run continued ERM, random samples and neurons."})
+    num_seeds: int = field(default=1, metadata={"help": "Repeat with this many seeds, from --seed on."})
+    resume: bool = field(default=False, metadata={"help": "Go on with the run in the output folder."})
+
+
+class Run:
+    """The steps of one run with one seed in one folder.
+
+    Args:
+        folder: the run folder.
+        arguments: what to run on.
+        config: how to fine-tune; its `seed` is the run's.
+        data: the loaded data, where the caller has it already.
+    """
+
+    def __init__(
+        self, folder: str | Path, arguments: RunArguments, config: SCOREConfig, *, data: ImageData | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.arguments = arguments
+        self.config = config
+        self.state = PartialState()
+        if data is not None:
+            self.data = data
+
+    # ---- What the steps work on ----
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The data set; its training views carry no groups."""
+        a = self.arguments
+        return load_data(
+            a.dataset,
+            label_column=a.label_column,
+            group_column=a.group_column,
+            held_out=a.held_out,
+            masks=a.masks,
+            invert_masks=a.invert_masks,
+            drop_minority=a.drop_minority,
+        )
+
+    @cached_property
+    def processor(self) -> Any:
+        """The image processor that goes with the model."""
+        return self._start[1]
+
+    @cached_property
+    def train_view(self) -> Any:
+        return self._view("train")
+
+    @cached_property
+    def held_out_view(self) -> Any:
+        return self._view("held_out")
+
+    @cached_property
+    def test_view(self) -> Any:
+        return self._view("test")
+
+    def _view(self, split: str) -> Any:
+        """The split preprocessed in memory, or as it is where it would not fit: the collator reads both."""
+        dataset = getattr(self.data, split)
+        pixel_bytes = ImageCollator(self.processor)([dataset[0]])["pixel_values"].nbytes
+        if len(dataset) * pixel_bytes > IN_MEMORY_BYTES:
+            return dataset.select_columns(["idx", "image", "label"])
+        return preprocess(dataset, self.processor)
+
+    def _pixel_values(self, view: Any, places: Iterable[int]) -> Tensor:
+        return ImageCollator(self.processor)([view[int(place)] for place in places])["pixel_values"]
+
+    @cached_property
+    def _start(self) -> tuple[PreTrainedModel, Any, bool]:
+        a = self.arguments
+        set_seed(self.config.seed)
+        return load_model(
+            a.model,
+            class_names=self.data.class_names,
+            image_size=a.image_size,
+            weights=a.weights,
+            from_scratch=a.from_scratch,
+            revision=a.revision,
+            trust_remote_code=a.trust_remote_code,
+        )
+
+    def check(self) -> None:
+        """Find out what is wrong with data, model or layer before anything is written."""
+        model, _, _ = self._start
+        with Explainer(model):
+            find_layer(model, self.config.score_layer)
+
+    # ---- Steps ----
+
+    def erm(self) -> PreTrainedModel:
+        """The starting model: as given if it has a head for the task, else fine-tuned first. → `erm/`"""
+        folder = self.folder / "erm"
+        if not (folder / "config.json").is_file():
+            model, _, has_head = self._start
+            trainer_folder = self.folder / "checkpoints" / "erm"
+            if has_head:
+                self._say(f"{self.arguments.model} has a head for these classes: starting from it as it is.")
+            else:
+                self._say(
+                    f"{self.arguments.model} has no head for these classes: fine-tuning it first "
+                    f"(ERM, {self.arguments.erm_epochs:g} epochs)."
+                )
+                trainer = self._trainer(
+                    model,
+                    folder=trainer_folder,
+                    score_lambda=0.0,
+                    freeze_batch_norm=False,
+                    num_train_epochs=self.arguments.erm_epochs,
+                    learning_rate=self.arguments.erm_learning_rate,
+                )
+                trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
+                self._write_history("erm", trainer)
+            self._save_model(model, folder)
+            shutil.rmtree(trainer_folder, ignore_errors=True)
+        return self._load(folder)
+
+    def scan(self) -> Candidates:
+        """The images that activate each class most, explained and masked. → `candidates/`, `contact_sheets/`"""
+        folder = self.folder / "candidates"
+        if not (folder / "candidates.json").is_file():
+            model = self.erm()
+            candidates = find_candidates(
+                model,
+                self.train_view,
+                dataset_fingerprint=self.data.fingerprint,
+                processor=self.processor,
+                layer=self.config.score_layer,
+                num_candidates=self.arguments.num_candidates,
+                mask_share=self.arguments.mask_share,
+                mask_area=self.arguments.mask_area,
+                batch_size=self.config.per_device_eval_batch_size,
+            )
+            if self.state.is_main_process:
+                candidates.save(folder)
+                self._contact_sheets(candidates, None)
+            self.state.wait_for_everyone()
+        return Candidates.load(folder)
+
+    def decide(self) -> Selection:
+        """Which candidates are spurious-positive. → `selection.json`
+
+        Raises:
+            SelectionError: nobody to decide, or nothing was kept.
+        """
+        path = self.folder / "selection.json"
+        candidates = self.scan()
+        decider = self.arguments.decider
+        if decider == "auto":
+            decider = "file" if self.arguments.selection else "oracle"
+        if decider == "file" and self.arguments.selection:
+            selection = decide_by_file(candidates, self.arguments.selection)
+        elif path.is_file():
+            selection = decide_by_file(candidates, path)
+        elif decider == "oracle" and self.data.has_regions:
+            regions = self._regions("train", candidates.idx)
+            selection = decide_by_oracle(
+                candidates, regions, num_keep=self.arguments.num_keep, threshold=self.arguments.oracle_threshold
+            )
+        else:
+            raise SelectionError(
+                f"nobody has decided yet which candidates are spurious: look at {self.folder / 'contact_sheets'}, "
+                f"list the samples in a selection file and run again with --resume --selection FILE."
+            )
+        if not selection.spurious:
+            raise SelectionError(
+                f"none of the {len(candidates)} candidates was kept as spurious-positive: the model may not use the "
+                f"shortcut; look at {self.folder / 'contact_sheets'} and decide by a selection file."
+            )
+        if self.state.is_main_process:
+            selection.save(path)
+            self._contact_sheets(candidates, selection)
+        self.state.wait_for_everyone()
+        return selection
+
+    def train(self, method: str = "score") -> PreTrainedModel:
+        """Fine-tune the starting model by one of `METHODS`. → `<method>/`"""
+        if method == "erm":
+            return self.erm()
+        folder = self.folder / method
+        if not (folder / "config.json").is_file():
+            samples = self._samples(method)
+            changes: dict[str, Any] = {"freeze_batch_norm": self.config.freeze_batch_norm}
+            if method == "continued_erm":
+                changes["score_lambda"] = 0.0
+            elif method == "random_neurons":
+                changes["score_random_neurons"] = True
+            lambdas = [self.config.score_lambda]
+            if method != "continued_erm" and self.arguments.lambdas:
+                lambdas = [float(value) for value in self.arguments.lambdas.split(",")]
+            self._say(f"Fine-tuning: {METHODS[method][0]}.")
+            best: tuple[float, PreTrainedModel, SCORETrainer] | None = None
+            for value in lambdas:
+                if method != "continued_erm":
+                    changes["score_lambda"] = value
+                trainer_folder = self.folder / "checkpoints" / f"{method}-{value:g}"
+                trainer = self._trainer(self.erm(), folder=trainer_folder, samples=samples, **changes)
+                trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
+                score = 0.0
+                if len(lambdas) > 1:
+                    score = trainer.evaluate()["eval_selection"]
+                    self._say(f"  λ = {value:g}: label-free selection score {score:.3f}")
+                if best is None or score > best[0]:
+                    best = (score, trainer.model, trainer)
+            assert best is not None
+            self._write_history(method, best[2])
+            self._save_model(best[1], folder)
+            if self.state.is_main_process:
+                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return self._load(folder)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics of every method trained so far, and what its models look at. → `results.json`"""
+        methods = {
+            key: {
+                "label": label,
+                "supervision": self._supervision(key, supervision),
+                "runs": [{"seed": self.config.seed, **self._measure(key)}],
+            }
+            for key, (label, supervision) in METHODS.items()
+            if (self.folder / key / "config.json").is_file()
+        }
+        histories = {
+            key: json.loads((self.folder / "history" / f"{key}.json").read_text(encoding="utf-8"))
+            for key in methods
+            if (self.folder / "history" / f"{key}.json").is_file()
+        }
+        model = self._start[0]
+        data = self.data
+        results = {
+            "schema": RESULTS_SCHEMA,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(sys.argv),
+            "versions": {name: version(name) for name in _PACKAGES},
+            "hardware": _hardware(self.state),
+            "git_commit": _git_commit(),
+            "model": {
+                "name": self.arguments.model,
+                "architecture": _architecture(model),
+                "layer": find_layer(model, self.config.score_layer).name,
+                "image_size": int(self._pixel_values(self.test_view, [0]).shape[-1]),
+            },
+            "dataset": {
+                "name": data.name,
+                "fingerprint": data.fingerprint,
+                "class_names": data.class_names,
+                "group_names": data.group_names,
+                "train_group_counts": data.train_group_counts,
+                "licence": data.licence,
+                "source": data.source,
+                "counts": {split: len(getattr(data, split)) for split in ("train", "held_out", "test")},
+            },
+            "config": _plain({**asdict(self.arguments), **_training_fields(self.config)}),
+            "seeds": [self.config.seed],
+            "selection": self._selection_summary(),
+            "methods": methods,
+            "history": histories,
+        }
+        if self.state.is_main_process:
+            write_json(self.folder / "results.json", results)
+        self.state.wait_for_everyone()
+        return results
+
+    def report(self, results: dict[str, Any] | None = None) -> Path:
+        """Pictures and tables in one page that needs nothing else. → `report/index.html`"""
+        if results is None:
+            results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        figures: dict[str, tuple[Any, str]] = {}
+        sheets = self.folder / "contact_sheets"
+        if "score" in results["methods"] and self._heatmap_images:
+            figures["heatmaps"] = (self._heatmap_figure(), "Heatmaps of the class logit before and after SCORE.")
+        if data_has_groups(results):
+            figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
+        for sheet in sorted(sheets.glob("*.png")):
+            with Image.open(sheet) as image:
+                figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {sheet.stem}.")
+        if results["history"]:
+            figures["training_curves"] = (training_curves(results["history"]), "Penalty, loss and held-out accuracy.")
+        return write_report(self.folder / "report", results, figures)
+
+    # ---- Pieces ----
+
+    def _samples(self, method: str) -> SpuriousSamples:
+        candidates, selection = self.scan(), self.decide()
+        if method != "random_samples":
+            return candidates.samples(selection, self.train_view, processor=self.processor)
+        generator = np.random.default_rng(self.config.seed)
+        labels, ids = np.asarray(self.data.train["label"]), np.asarray(self.data.train["idx"])
+        hits = []
+        for label in {decision.label for decision in selection.spurious}:
+            size = sum(decision.label == label for decision in selection.spurious)
+            members = np.flatnonzero(labels == label)
+            for position in generator.choice(members, size=min(size, len(members)), replace=False):
+                hits.append(ScanHit(math.nan, int(position), int(ids[position]), label))
+        drawn = explain_hits(
+            self.erm().to(self.config.device),
+            self.train_view,
+            hits,
+            dataset_fingerprint=self.data.fingerprint,
+            processor=self.processor,
+            layer=self.config.score_layer,
+            mask_share=self.arguments.mask_share,
+            mask_area=self.arguments.mask_area,
+            batch_size=self.config.per_device_eval_batch_size,
+        )
+        return drawn.samples(decide_at_random(drawn), self.train_view, processor=self.processor)
+
+    def _trainer(
+        self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
+    ) -> SCORETrainer:
+        config = dataclasses.replace(self.config, output_dir=str(folder), **changes)
+        return SCORETrainer(
+            model=model,
+            args=config,
+            train_dataset=self.train_view,
+            eval_dataset=self.held_out_view,
+            spurious_samples=samples,
+            processing_class=self.processor,
+        )
+
+    def _measure(self, method: str) -> dict[str, Any]:
+        model = self._load(self.folder / method)
+        trainer = self._trainer(model, folder=self.folder / "checkpoints" / "eval", score_lambda=0.0)
+        logits = trainer.predict(self.test_view).predictions
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        labels = np.asarray(self.data.test["label"])
+        measured: dict[str, Any]
+        if "group" in self.data.test.column_names:
+            measured = group_metrics(
+                logits.argmax(-1),
+                labels,
+                np.asarray(self.data.test["group"]),
+                group_names=self.data.group_names,
+                train_group_counts=self.data.train_group_counts,
+            )
+        else:
+            measured = {"accuracy": float((logits.argmax(-1) == labels).mean())}
+        return {"metrics": measured, "relevance_in_region": self._relevance_in_region(model)}
+
+    def _relevance_in_region(self, model: PreTrainedModel) -> float | None:
+        """Mean share of positive relevance of a spurious class's logit that lies in the attribute's region."""
+        if not self.data.has_regions:
+            return None
+        classes = {d.label for d in self.decide().spurious}
+        shown = [idx for idx, label in self._test_labels.items() if label in classes]
+        regions = dict(zip(shown, self._regions("test", shown), strict=True))
+        with_region = [idx for idx in shown if regions[idx] is not None]
+        chosen = _evenly(with_region, 64)
+        if not chosen:
+            return None
+        heatmaps, _ = self._explain_test(model, chosen)
+        shares = relevance_in_region(heatmaps, np.stack([regions[idx] for idx in chosen]))
+        return float(np.nanmean(shares))
+
+    @cached_property
+    def _test_labels(self) -> dict[int, int]:
+        """idx → class id of the test set, in its order."""
+        return dict(zip(self.data.test["idx"][:], self.data.test["label"][:], strict=True))
+
+    def _explain_test(
+        self, model: PreTrainedModel, chosen: list[int], targets: list[int] | None = None
+    ) -> tuple[np.ndarray, Tensor]:
+        rows = {idx: row for row, idx in enumerate(self._test_labels)}
+        pixel_values = self._pixel_values(self.test_view, [rows[idx] for idx in chosen]).to(self.config.device)
+        classes = torch.as_tensor(targets if targets is not None else [self._test_labels[idx] for idx in chosen])
+        model.to(self.config.device)
+        heatmaps = []
+        with Explainer(model) as explainer:
+            for part in torch.arange(len(chosen)).split(self.config.per_device_eval_batch_size):
+                explained = explainer.explain(pixel_values[part], classes[part].to(self.config.device))
+                assert explained.relevance is not None
+                heatmaps.append(explained.relevance.float().cpu())
+        return torch.cat(heatmaps).numpy(), pixel_values
+
+    @cached_property
+    def _heatmap_images(self) -> list[tuple[int, int]]:
+        """(idx, explained class) of up to 8 test images: with the attribute where regions are known, of every class."""
+        classes = sorted({d.label for d in self.decide().spurious})
+        labels = self._test_labels
+        pool = _evenly(list(labels), 400)
+        if self.data.has_regions:
+            known = dict(zip(pool, self._regions("test", pool), strict=True))
+            pool = [idx for idx in pool if known[idx] is not None] or pool
+        images = []
+        for label in sorted(set(labels.values())):
+            members = [idx for idx in pool if labels[idx] == label]
+            images += [(idx, label if label in classes else classes[0]) for idx in _evenly(members, 4)]
+        return images[:8]
+
+    def _heatmap_figure(self) -> Any:
+        chosen = [idx for idx, _ in self._heatmap_images]
+        targets = [label for _, label in self._heatmap_images]
+        labels = self._test_labels
+        before, pixel_values = self._explain_test(self._load(self.folder / "erm"), chosen, targets)
+        after, _ = self._explain_test(self._load(self.folder / "score"), chosen, targets)
+        names = self.data.class_names
+        captions = [f"{names[labels[idx]]}: evidence for {names[target]}" for idx, target in self._heatmap_images]
+        return heatmap_pairs(_viewable(pixel_values), before, after, captions=captions)
+
+    def _regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
+        region_of = self.data.regions(split)
+        regions = []
+        for idx in chosen:
+            mask = region_of(int(idx))
+            regions.append(None if mask is None else np.asarray(resize_mask(mask, self.processor)))
+        return regions
+
+    def _contact_sheets(self, candidates: Candidates, selection: Selection | None) -> None:
+        verdicts = {d.idx: d.verdict for d in selection.decisions} if selection else {}
+        with atomic_folder(self.folder / "contact_sheets") as folder:
+            for label in np.unique(candidates.labels):
+                part = candidates.take(np.flatnonzero(candidates.labels == label))
+                pixel_values = self._pixel_values(self.train_view, part.position)
+                sheet = contact_sheet(
+                    _viewable(pixel_values),
+                    part.heatmaps,
+                    part.masks,
+                    captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(part.idx, part.logits, strict=True)],
+                    kept=[verdicts.get(int(idx)) == "spurious" for idx in part.idx] if selection else None,
+                    title=f"{self.data.class_names[label]}: original, masked, heatmap",
+                )
+                sheet.save(folder / f"{_slug(self.data.class_names[label])}.png")
+
+    def _selection_summary(self) -> dict[str, Any] | None:
+        if not (self.folder / "selection.json").is_file():
+            return None
+        selection = Selection.load(self.folder / "selection.json")
+        labels = Candidates.load(self.folder / "candidates").labels
+        return {
+            "decided_by": selection.decided_by,
+            "classes": selection.counts(self.data.class_names),
+            "candidates": {name: int((labels == k).sum()) for k, name in enumerate(self.data.class_names)},
+        }
+
+    def _supervision(self, method: str, supervision: str) -> str:
+        by = (self._selection_summary() or {}).get("decided_by", "")
+        return supervision.replace("decisions", f"{by} decisions") if method != "erm" else supervision
+
+    def _write_history(self, method: str, trainer: SCORETrainer) -> None:
+        if self.state.is_main_process:
+            names = {"eval_accuracy": "held_out_accuracy", "eval_reliance": "reliance"}
+            keys = ("loss", "penalty", "eval_accuracy", "eval_reliance")
+            rows = [
+                {"step": entry["step"], **{names.get(k, k): entry[k] for k in keys if k in entry}}
+                for entry in trainer.state.log_history
+            ]
+            write_json(self.folder / "history" / f"{method}.json", [row for row in rows if len(row) > 1])
+
+    def _save_model(self, model: PreTrainedModel, folder: Path) -> None:
+        if self.state.is_main_process:
+            with atomic_folder(folder) as temporary:
+                model.save_pretrained(temporary)
+                self.processor.save_pretrained(temporary)
+        self.state.wait_for_everyone()
+
+    def _load(self, folder: Path) -> PreTrainedModel:
+        return AutoModelForImageClassification.from_pretrained(folder).to(self.config.device)
+
+    def _last_checkpoint(self, folder: Path) -> str | None:
+        from transformers.trainer_utils import get_last_checkpoint
+
+        return get_last_checkpoint(str(folder)) if self.arguments.resume and folder.is_dir() else None
+
+    def _say(self, message: str) -> None:
+        if self.state.is_main_process:
+            print(message, flush=True)
+
+
+def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
+    """All steps, for every seed, ending with the table, `results.json`, `report/` and `model/`.
+
+    Args:
+        arguments: what to run on.
+        config: how to fine-tune; `output_dir` is the run folder.
+
+    Returns:
+        the content of `results.json`.
+
+    Raises:
+        HFScoreError: anything the user can fix; nothing is written before data, model and layer were checked.
+    """
+    folder = Path(config.output_dir or "score-run")
+    if config.eval_strategy == "no":
+        config = dataclasses.replace(config, eval_strategy="epoch")  # the report shows held-out accuracy per epoch
+    config.device  # noqa: B018  starts torch.distributed where there are several processes
+    _check_folder(folder, arguments)
+    seeds = [config.seed + n for n in range(arguments.num_seeds)]
+    if arguments.selection and arguments.num_seeds > 1:
+        raise SelectionError("a selection file is about one model's candidates: use it with num_seeds=1.")
+    configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
+    first = Run(folder if len(seeds) == 1 else folder / f"seed-{seeds[0]}", arguments, configs[0])
+    first.check()
+    first.state.wait_for_everyone()
+    if first.state.is_main_process:
+        write_json(folder / "run.json", _plain({**asdict(arguments), **_training_fields(config)}))
+    methods = list(METHODS) if arguments.controls else ["erm", "score"]
+    results: dict[str, Any] = {}
+    for seed_config in configs:
+        one = first
+        if seed_config is not configs[0]:
+            one = Run(folder / f"seed-{seed_config.seed}", arguments, seed_config, data=first.data)
+            for view in ("train_view", "held_out_view", "test_view"):
+                setattr(one, view, getattr(first, view))
+        if len(seeds) > 1:
+            one._say(f"\nSeed {seed_config.seed}")
+        one.decide()
+        for method in methods:
+            one.train(method)
+        results = _merge(results, one.evaluate())
+    if first.state.is_main_process:
+        write_json(folder / "results.json", results)
+        page = first.report(results)
+        if first.folder != folder:
+            shutil.copytree(page.parent, folder / "report", dirs_exist_ok=True)
+            page = folder / "report" / page.name
+        with atomic_folder(folder / "model") as temporary:
+            shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
+            card = render_model_card(results, model_name=folder.name, base_model=None)
+            write_text(temporary / "README.md", card)
+        print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
+    first.state.wait_for_everyone()
+    return results
+
+
+_PACKAGES = ("hf-score", "torch", "transformers", "datasets", "accelerate", "timm", "zennit")
+
+
+def data_has_groups(results: dict[str, Any]) -> bool:
+    """Whether the runs were evaluated by group."""
+    return any("group_accuracy" in r["metrics"] for m in results["methods"].values() for r in m["runs"])
+
+
+def _check_folder(folder: Path, arguments: RunArguments) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not arguments.resume:
+        raise HFScoreError(
+            f"the output folder {folder} is not empty: give another --output_dir, or --resume this run."
+        )
+    if arguments.resume and (folder / "run.json").is_file():
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        for name in ("model", "dataset", "image_size", "num_seeds", "drop_minority"):
+            if before.get(name) != getattr(arguments, name):
+                raise HFScoreError(
+                    f"the run in {folder} has {name} {before.get(name)!r}, not {getattr(arguments, name)!r}: "
+                    "resume with the same arguments, or give another --output_dir."
+                )
+
+
+def _merge(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Add the runs of another seed to the results."""
+    if not results:
+        return more
+    for key, method in more["methods"].items():
+        results["methods"][key]["runs"] += method["runs"]
+    results["seeds"] = results["seeds"] + more["seeds"]
+    return results
+
+
+def _training_fields(config: SCOREConfig) -> dict[str, Any]:
+    names = ("seed", "num_train_epochs", "max_steps", "learning_rate", "per_device_train_batch_size",
+             "gradient_accumulation_steps", "weight_decay", "lr_scheduler_type", "warmup_steps", "bf16", "fp16")  # fmt: skip
+    return {**config.score_fields(), **{name: getattr(config, name) for name in names}}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values, default=str))
+
+
+def _hardware(state: PartialState) -> str:
+    device = torch.cuda.get_device_name() if state.device.type == "cuda" else platform.machine() + " CPU"
+    threads = "" if state.device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    return f"{state.num_processes} × {device}{threads}"
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _architecture(model: PreTrainedModel) -> str:
+    return getattr(model.config, "architecture", None) or type(model).__name__
+
+
+def _evenly(items: list, count: int) -> list:
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _viewable(pixel_values: Tensor) -> np.ndarray:
+    """(N, 3, H, W) normalised → (N, H, W, 3) uint8, stretched to the range of the batch."""
+    low, high = float(pixel_values.min()), float(pixel_values.max())
+    scaled = (pixel_values.detach().cpu() - low) / max(high - low, 1e-6) * 255
+    return scaled.round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "class"

@@ -1,0 +1,448 @@
+"""`SCORETrainer`: `transformers.Trainer` with the SCORE penalty, and without a way for group labels to get in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import EvalPrediction, PreTrainedModel, Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from .attribution import Explainer, find_layer
+from .config import SCOREConfig
+from .data import ImageCollator
+from .detection.samples import SpuriousSamples, reliance
+from .errors import DataError, HFScoreError, ModelError
+from .files import write_bytes
+from .metrics import group_metrics
+from .penalty import score_penalty, shortcut_relevance
+
+__all__ = ["SCORETrainer", "classification_metrics"]
+
+#: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
+TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
+_STATE_FILE = "score_state.safetensors"
+
+
+def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy and worst-class accuracy: what may be known without group labels.
+
+    Args:
+        prediction: logits (N, K) and class labels (N,).
+    """
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    labels = np.asarray(prediction.label_ids)
+    correct = logits.argmax(axis=-1) == labels
+    per_class = [correct[labels == label].mean() for label in np.unique(labels)]
+    return {"accuracy": float(correct.mean()), "worst_class_accuracy": float(min(per_class))}
+
+
+class SCORETrainer(Trainer):
+    """Fine-tunes an image classifier with the SCORE penalty on what its shortcut neurons contribute.
+
+    Loss = cross-entropy + λ · mean over spurious-positive samples of Σ_k r_k·|a_k| / P₀, with a the activations of the
+    original image at the probe layer, r the shortcut relevance of the masked image, and P₀ the penalty of the starting
+    model ("Shortcut Mitigation via Spurious-Positive Samples", arXiv 2605.13340, figure 1 B; |a|, the scale and the
+    refresh of r are ours).
+
+    Args:
+        model: an image classifier of `transformers`, timm-wrapped ones included.
+        args: [`SCOREConfig`].
+        train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others.
+        eval_dataset: the same, or with a `group` column, which adds group metrics to the report. One with a `group`
+            column cannot choose the checkpoint.
+        spurious_samples: the samples a person, a file or an oracle decided on; not needed with `score_lambda=0`.
+        group_names: names of the group ids, for the report.
+        **kwargs: as for `Trainer`; `processing_class` is the image processor.
+
+    Raises:
+        DataError: a training set with any other column, or an evaluation set with groups that would choose.
+        HFScoreError: a penalty without samples.
+    """
+
+    _tag_names = ("hf-score", "score", "shortcut-mitigation")
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        args: SCOREConfig | None = None,
+        *,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Any = None,
+        spurious_samples: SpuriousSamples | None = None,
+        group_names: list[str] | None = None,
+        data_collator: Callable | None = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = classification_metrics,
+        **kwargs: Any,
+    ) -> None:
+        args = SCOREConfig() if args is None else args
+        _refuse_groups_in_training(train_dataset)
+        _refuse_groups_in_selection(eval_dataset, args)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=data_collator or ImageCollator(processing_class),
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        if isinstance(self.model, PreTrainedModel):
+            self.model.add_model_tags(list(self._tag_names))
+        self.group_names = group_names
+        self.results: dict[str, Any] | None = None
+        self._relevance: Tensor | None = None
+        self._scale: Tensor | None = None
+        self._relevance_step = -1
+        self._micro_step = (-1, 0)
+        self._penalties: list[Tensor] = []
+        self._starting_reliance: Tensor | None = None
+        self.spurious_samples = self.held_out_samples = None
+        if args.score_lambda > 0:
+            if spurious_samples is None or len(spurious_samples) == 0:
+                raise HFScoreError(
+                    f"score_lambda is {args.score_lambda} but there are no spurious-positive samples to penalise: "
+                    "decide on some first, or set score_lambda=0."
+                )
+            self.spurious_samples, self.held_out_samples = spurious_samples.split(
+                held_out_share=args.score_held_out_share, seed=args.seed
+            )
+        elif spurious_samples is not None:
+            _, self.held_out_samples = spurious_samples.split(held_out_share=args.score_held_out_share, seed=args.seed)
+
+    # ---- The penalty ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Add λ·P to the base loss while training; with λ = 0 this is `Trainer.compute_loss` and nothing else."""
+        if model.training and self.args.freeze_batch_norm:
+            # Here, because Trainer.training_step has just switched the whole model to train mode.
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if model.training and self.spurious_samples is not None:
+            penalty = self._penalty()
+            self._penalties.append(penalty.detach())
+            if self._base_loss_is_scaled(num_items_in_batch):
+                # training_step divides a batch mean by the accumulation steps, but not a loss already scaled for them.
+                penalty = penalty / self.current_gradient_accumulation_steps
+            loss = loss + self.args.score_lambda * penalty
+        return (loss, outputs) if return_outputs else loss
+
+    def _base_loss_is_scaled(self, num_items_in_batch: Tensor | int | None) -> bool:
+        scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
+        if scaled is not None:
+            return scaled
+        return (
+            self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        ) or self.compute_loss_func is not None
+
+    def _penalty(self) -> Tensor:
+        """Mean penalty of this process's share of this micro-batch's samples, 1 on the starting model."""
+        assert self.spurious_samples is not None
+        # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
+        model = self.accelerator.unwrap_model(self.model)
+        self._refresh_relevance(model)
+        assert self._relevance is not None and self._scale is not None
+        chosen = self._samples_of_this_process()
+        samples = self.spurious_samples.to(self.args.device)
+        probe = find_layer(model, self.args.score_layer)
+        with probe.capture() as captured:
+            model(pixel_values=samples.pixel_values[chosen])
+        penalty = score_penalty(captured.activation, self._relevance[chosen], reading=self.args.score_reading)
+        return penalty.mean() / self._scale
+
+    def _samples_of_this_process(self) -> Tensor:
+        """Indices of the samples for this micro-step: a function of seed, step, micro-step and rank alone.
+
+        Steps walk through seeded permutations of the samples, so that every sample gets its turn; the samples of one
+        step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two processes see the same.
+        """
+        assert self.spurious_samples is not None
+        step = self.state.global_step
+        self._micro_step = (step, self._micro_step[1] + 1 if self._micro_step[0] == step else 0)
+        shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+        share = self._micro_step[1] * self.accelerator.num_processes + self.accelerator.process_index
+        total, size = len(self.spurious_samples), -(-self.args.score_batch_size // shares) * shares
+        positions = torch.arange(step * size, (step + 1) * size)
+        order = {
+            int(turn): torch.randperm(
+                total, generator=torch.Generator().manual_seed(self.args.seed + 7919 * int(turn))
+            )
+            for turn in torch.unique(positions // total)
+        }
+        indices = torch.stack([order[int(p) // total][int(p) % total] for p in positions])
+        return indices[share::shares].to(self.args.device)
+
+    def _refresh_relevance(self, model: nn.Module) -> None:
+        """Compute r of every sample where it is due: at the start, and every `score_refresh_steps` steps."""
+        step, every = self.state.global_step, self.args.score_refresh_steps
+        due = self._relevance is None or (every > 0 and step % every == 0 and step != self._relevance_step)
+        if not due:
+            return
+        assert self.spurious_samples is not None
+        samples = self.spurious_samples.to(self.args.device)
+        images = samples.pixel_values if self.args.score_unmasked else samples.masked
+        probe = find_layer(model, self.args.score_layer)
+        weights, penalties = [], []
+        with _without_autocast_wrapper(model), Explainer(model) as explainer:
+            for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
+                explained = explainer.explain(
+                    images[part],
+                    samples.labels[part],
+                    layer=probe.name,
+                    objective=self.args.score_objective,
+                    pixels=False,
+                )
+                assert explained.layer_relevance is not None
+                weights.append(shortcut_relevance(explained.layer_relevance, reading=self.args.score_reading))
+        self._relevance = torch.cat(weights)
+        if self.args.score_random_neurons:
+            neurons = self._relevance.shape[-1]
+            shuffled = torch.randperm(neurons, generator=torch.Generator().manual_seed(self.args.seed))
+            self._relevance = self._relevance[..., shuffled.to(self._relevance.device)]
+        if self._scale is None:
+            with torch.no_grad(), _eval_mode(model):
+                for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
+                    with probe.capture() as captured:
+                        model(pixel_values=samples.pixel_values[part])
+                    penalties.append(
+                        score_penalty(captured.activation, self._relevance[part], reading=self.args.score_reading)
+                    )
+            self._scale = torch.cat(penalties).mean().clamp(min=1e-12)
+        self._relevance_step = step
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Balance the classes where asked."""
+        if not self.args.class_balanced:
+            return super()._get_train_sampler(train_dataset)
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        labels = _column(dataset, "label") or _column(dataset, "labels")
+        if labels is None:
+            raise DataError("class_balanced needs a training set with a label column: give one, or leave it off.")
+        return ClassBalancedSampler(labels, seed=self.args.data_seed or self.args.seed)
+
+    # ---- Evaluation: group labels are read here, after the predictions are made, and nowhere else ----
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Add group metrics where the data set has a `group` column, reliance where it has none."""
+        groups = _column(dataloader.dataset, "group")
+        if groups is not None:
+            kwargs["prediction_loss_only"] = False
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        assert output.metrics is not None
+        if groups is not None:
+            names = self.group_names or [str(g) for g in range(max(groups) + 1)]
+            predicted = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+            metrics = group_metrics(
+                np.asarray(predicted).argmax(-1), np.asarray(output.label_ids), np.asarray(groups), group_names=names
+            )
+            for name, value in metrics.items():
+                if isinstance(value, float):
+                    output.metrics[f"{prefix}_{name}"] = value
+        elif self.held_out_samples is not None and len(self.held_out_samples):
+            value = self.reliance()
+            output.metrics[f"{prefix}_reliance"] = value
+            worst_class = output.metrics.get(f"{prefix}_worst_class_accuracy")
+            if worst_class is not None:
+                # What a model that is right for the right reasons has: every class learned, nothing of it from the
+                # shortcut. A product needs no tolerance to be set; it is 0 for the starting model by definition.
+                output.metrics[f"{prefix}_selection"] = worst_class * (1 - min(max(value, 0.0), 1.0))
+        return output
+
+    def reliance(self) -> float:
+        """How much of the class evidence of held-out spurious-positive samples still sits in their masked images.
+
+        1 on the starting model, 0 when the masked image says no more about the class than an empty one (METHOD, step 6).
+        """
+        assert self.held_out_samples is not None
+        model = self.accelerator.unwrap_model(self.model)
+        with _eval_mode(model), torch.no_grad():
+            value = reliance(model, self.held_out_samples.to(self.args.device))
+        if self._starting_reliance is None:
+            self._starting_reliance = value.clamp(min=1e-6)
+        return float(value / self._starting_reliance)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Note the starting model's reliance before the first step, then train."""
+        if self.held_out_samples is not None and len(self.held_out_samples):
+            self._move_model_to_device(self.model, self.args.device)
+            self.reliance()
+        return super().train(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean penalty since the last log."""
+        if self._penalties and "loss" in logs:
+            logs["penalty"] = round(float(torch.stack(self._penalties).mean()), 6)
+            self._penalties.clear()
+        super().log(logs, *args, **kwargs)
+
+    # ---- Checkpoints ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load strictly: the base class loses renamed ViT keys silently (transformers#43701, #48805)."""
+        if self._is_plain_checkpoint(resume_from_checkpoint):
+            self._load_strictly(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """Load strictly, for the same reason."""
+        best = self.state.best_model_checkpoint
+        if best is not None and self._is_plain_checkpoint(best):
+            self._load_strictly(best)
+        else:
+            super()._load_best_model()
+
+    def _is_plain_checkpoint(self, folder: str) -> bool:
+        sharded_training = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        plain = isinstance(self.model, PreTrainedModel) and (Path(folder) / "config.json").is_file()
+        return plain and not sharded_training
+
+    def _load_strictly(self, folder: str) -> None:
+        assert self.model is not None
+        loaded, info = type(self.model).from_pretrained(
+            folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True
+        )
+        if info["missing_keys"] or info["mismatched_keys"]:
+            lost = sorted(info["missing_keys"])[:3] or sorted(map(str, info["mismatched_keys"]))[:3]
+            raise ModelError(f"checkpoint {folder} does not hold {lost}: it is not a checkpoint of this model.")
+        self.model.load_state_dict(loaded.state_dict(), strict=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Keep the shortcut relevance beside the optimizer's state: it cannot be computed again after the start."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        state = {"relevance": self._relevance, "scale": self._scale, "starting_reliance": self._starting_reliance}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items() if value is not None}
+        if tensors and self.args.should_save:
+            tensors["relevance_step"] = torch.tensor(self._relevance_step)
+            write_bytes(Path(output_dir) / _STATE_FILE, save(tensors))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The counterpart of `_save_optimizer_and_scheduler`."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or (self.spurious_samples is None and self.held_out_samples is None):
+            return
+        path = Path(checkpoint) / _STATE_FILE
+        if not path.is_file():
+            raise ModelError(f"{path} is missing: resume from a checkpoint that SCORETrainer saved with its samples.")
+        tensors = load_file(path, device=str(self.args.device))
+        self._relevance, self._scale = tensors.get("relevance"), tensors.get("scale")
+        self._starting_reliance = tensors.get("starting_reliance")
+        self._relevance_step = int(tensors["relevance_step"])
+
+    # ---- Publishing ----
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the SCORE card when `results` are there (`hf_score.run` sets them), else the base class's draft."""
+        if self.results is None:
+            tags = kwargs.get("tags") or []
+            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *self._tag_names]
+            super().create_model_card(*args, **kwargs)
+            return
+        if not self.is_world_process_zero():
+            return
+        from .report import render_model_card  # the report sits above the trainer and is only needed here
+
+        name = kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or Path(self.args.output_dir).name
+        card = render_model_card(self.results, model_name=name, license=kwargs.get("license"))
+        write_bytes(Path(self.args.output_dir) / "README.md", card.encode())
+
+
+class ClassBalancedSampler(Sampler[int]):
+    """Draws as many indices as there are samples, with replacement, every class equally often in expectation.
+
+    What is drawn depends on seed and epoch alone, so every process and a resumed run draw the same.
+    """
+
+    def __init__(self, labels: Sequence[int], *, seed: int) -> None:
+        classes = torch.as_tensor(labels)
+        self.weights = 1.0 / torch.bincount(classes).double()[classes]
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=generator).tolist()
+
+
+def _column(dataset: Any, name: str) -> list | None:
+    if name not in (_columns(dataset) or ()):
+        return None
+    if hasattr(dataset, "column_names"):
+        return list(dataset[name])
+    return [item[name] for item in dataset]
+
+
+def _columns(dataset: Any) -> list[str] | None:
+    names = getattr(dataset, "column_names", None)
+    if names is None and dataset is not None and hasattr(dataset, "__getitem__") and len(dataset):
+        first = dataset[0]
+        names = list(first) if isinstance(first, Mapping) else None
+    return names
+
+
+def _refuse_groups_in_training(dataset: Any) -> None:
+    extra = sorted(set(_columns(dataset) or ()) - TRAINING_COLUMNS)
+    if extra:
+        raise DataError(
+            f"the training set has the column{'s' if len(extra) > 1 else ''} {', '.join(extra)}: group and attribute "
+            "labels must not reach training, so drop all columns but idx, image and label "
+            "(hf_score.data.load_data(...).train is that view)."
+        )
+
+
+def _refuse_groups_in_selection(dataset: Any, args: SCOREConfig) -> None:
+    chooses = args.load_best_model_at_end or args.metric_for_best_model is not None
+    datasets = dataset.values() if isinstance(dataset, dict) else [dataset]
+    if chooses and not args.allow_group_oracle and any("group" in (_columns(d) or ()) for d in datasets):
+        raise DataError(
+            "the evaluation set that would choose the checkpoint has a group column, and an average over a set "
+            "balanced by group leaks the groups: choose on data held out from training "
+            "(hf_score.data.load_data(...).held_out), or set allow_group_oracle=True."
+        )
+
+
+@contextmanager
+def _eval_mode(model: nn.Module):
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _without_autocast_wrapper(model: nn.Module):
+    """Explaining needs float32; accelerate puts autocast into an instance attribute over `forward`."""
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped  # type: ignore[method-assign]

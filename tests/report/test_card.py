@@ -1,0 +1,91 @@
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_score.errors import HFScoreError
+from hf_score.report import render_model_card
+
+EXPECTED = Path(__file__).parent / "expected_card.md"
+
+
+def test_whole_card(results):
+    """After a wanted change: run with HF_SCORE_UPDATE=1, and read the difference before committing it."""
+    card = render_model_card(
+        results, model_name="deit-tiny-isic-score", base_model="facebook/deit-tiny-patch16-224", license="apache-2.0"
+    )
+    if os.environ.get("HF_SCORE_UPDATE"):
+        EXPECTED.write_text(card, encoding="utf-8")
+    assert card == EXPECTED.read_text(encoding="utf-8")
+
+
+def test_metadata_survives_the_clients_own_reading(results):
+    card = ModelCard(render_model_card(results, model_name="m", base_model="owner/base", license="mit", seed=1))
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.tags == ["hf-score", "shortcut-mitigation", "score"]
+    assert card.data.base_model == "owner/base"
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == {"worst_group_accuracy": 0.7, "mean_group_accuracy": 0.8, "accuracy": 0.8}
+    again = ModelCard(str(card))
+    assert again.data.to_dict() == card.data.to_dict()
+
+
+@pytest.mark.parametrize("base_model", [None, "/data/weights/deit", "resnet18", "../weights/x", "owner/na me"])
+def test_base_model_that_is_no_hub_id_stays_out_of_the_metadata(results, base_model):
+    assert ModelCard(render_model_card(results, model_name="m", base_model=base_model)).data.base_model is None
+
+
+def test_a_local_folder_is_no_base_model(results, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "erm").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert ModelCard(render_model_card(results, model_name="m", base_model="runs/erm")).data.base_model is None
+
+
+def test_hub_data_set_is_linked(results):
+    results["dataset"]["name"] = "owner/birds"
+    assert ModelCard(render_model_card(results, model_name="m")).data.datasets == ["owner/birds"]
+
+
+def test_nothing_of_the_machine_is_in_the_card(results):
+    results["model"]["name"] = "/home/ann/weights/deit"
+    results["dataset"]["source"] = "/home/ann/data/isic"
+    results["config"]["output_dir"] = "/home/ann/runs"
+    results["config"]["hub_token"] = "hf_" + "x" * 30
+    card = render_model_card(results, model_name="m")
+    assert "/home" not in card
+    assert "ann" not in card.replace("Neumann", "").replace("cannot", "")
+    assert "hf_" not in card
+    assert "python run_score.py --dataset 'my images' --hub_token '***'" in card
+
+
+def test_timm_is_asked_for_only_where_it_is_needed(results):
+    assert "pip install timm" not in render_model_card(results, model_name="m")
+    results["model"]["architecture"] = "TimmWrapperForImageClassification"
+    assert "pip install timm" in render_model_card(results, model_name="m")
+
+
+def test_metadata_cannot_be_broken_by_names(results):
+    evil = 'x\n---\n# "not: [yaml'
+    results["dataset"]["name"] = results["methods"]["score"]["label"] = evil
+    card = ModelCard(render_model_card(results, model_name=evil))
+    assert card.data.model_name == evil
+    assert card.data.eval_results[0].dataset_name == evil
+
+
+def test_data_without_groups(results):
+    for method in results["methods"].values():
+        for run in method["runs"]:
+            run["metrics"] = {"accuracy": 0.75}
+    results["dataset"]["group_names"] = None
+    card = ModelCard(render_model_card(results, model_name="m"))
+    assert [result.metric_type for result in card.data.eval_results] == ["accuracy"]
+    assert "plain accuracy 75.0 %" in card.content
+
+
+def test_a_run_that_is_not_there(results):
+    with pytest.raises(HFScoreError, match=r"no run of method 'score' with seed 7: choose among the methods erm, "):
+        render_model_card(results, model_name="m", seed=7)
+    with pytest.raises(HFScoreError, match="no run of method 'jtt'"):
+        render_model_card(results, model_name="m", method="jtt")
