@@ -34,7 +34,7 @@ from hf_score.models import load_model
 from hf_score.trainer import SCORETrainer
 
 #: Fields of a cell that are not fields of SCOREConfig.
-EXTRA = {"samples": "oracle", "num_keep": 40, "mask_area": 0.2, "mask_share": 0.5, "wrong_share": 0.0}
+EXTRA = {"samples": "oracle", "num_keep": 40, "mask_area": 0.2, "mask_share": 0.5, "wrong_share": 0.0, "threshold": 0.5}
 
 
 class Job:
@@ -108,7 +108,7 @@ class Job:
     def samples(self, layer: str, extra: dict) -> Any:
         candidates = self.find(layer, extra)
         regions = self.regions("train", candidates.idx)
-        selection = decide_by_oracle(candidates, regions, num_keep=extra["num_keep"])
+        selection = decide_by_oracle(candidates, regions, num_keep=extra["num_keep"], threshold=extra["threshold"])
         if extra["samples"] == "oracle" and extra["wrong_share"] == 0:
             return candidates.samples(selection, self.train)
         # Random images of the same classes: all of them (control), or some in place of right ones (a worse person).
@@ -270,7 +270,7 @@ def main() -> None:
         for m in plan["models"]
         if (not options.only or options.only == f"{s},{m}") and m not in plan["sets"][s].get("skip_models", [])
     ]
-    threads = max(1, (os.cpu_count() or 1) // options.workers)
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))
     if options.workers == 1:
         _work(plan, jobs, options.rows, options.cache, threads)
         return

@@ -25,6 +25,10 @@ class SCOREConfig(TrainingArguments):
         score_layer: the probe layer: `"last"`, a stage or block (`"stage3"`, `"block4"`, `-2`), or a dotted name.
         score_reading: `"channel"` pools relevance and activation over positions first, `"spatial"` pairs them
             position by position.
+        score_penalised: the strength of a neuron: its `"activation"` |a|, or its `"contribution"` |a·∂f/∂a| to the
+            objective f, which also trains the layers above the probe layer to ignore it.
+        score_swap_weight: weight of the cross-entropy of copies in which a spurious-positive sample and an image of the
+            training batch have swapped what is inside the mask; each copy keeps the label of what is outside.
         score_objective: what is explained: the class `"logit"`, or its `"margin"` over the strongest other class.
         score_refresh_steps: recompute the shortcut relevance with the current weights every so many optimizer steps;
             0 keeps that of the starting model (the paper's description).
@@ -49,6 +53,10 @@ class SCOREConfig(TrainingArguments):
     score_reading: Literal["channel", "spatial"] = field(
         default="spatial", metadata={"help": "Pool over positions first (channel), or not (spatial)."}
     )
+    score_penalised: Literal["activation", "contribution"] = field(
+        default="activation", metadata={"help": "Strength of a neuron: |a|, or |a * df/da|."}
+    )
+    score_swap_weight: float = field(default=1.0, metadata={"help": "Weight of copies with swapped masked regions."})
     score_objective: Literal["logit", "margin"] = field(
         default="logit", metadata={"help": "Explain the class logit, or its margin over the next class."}
     )

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from .errors import HFScoreError
-from .report.card import render_model_card
+from .report.card import PLACEHOLDER_OWNER, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
 __all__ = ["push_run"]
@@ -40,8 +40,8 @@ def push_run(
     """Upload a run's checkpoint with its card, its results and its report, in one commit.
 
     From `run_folder` go up: the files of `model/` (a stock checkpoint, processor and `README.md`; a card is made from
-    the results where there is none), `results.json` without local paths, and `report/index.html`. The repository is
-    made if it does not exist.
+    the results where there is none, and told the repository's name), `results.json` without local paths, and
+    `report/index.html`. The repository is made if it does not exist.
 
     Args:
         run_folder: what `run_score.py` or `hf-score train` wrote.
@@ -58,15 +58,19 @@ def push_run(
     token = token or get_token()
     if not token:
         raise HFScoreError("Nobody is logged in to the Hub: run `hf auth login` or set HF_TOKEN in the environment.")
-    operations = _operations(Path(run_folder), repo_id)
-    for operation in operations:
-        _refuse_secrets(operation, token)
     api = HfApi(token=token)
     try:
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if "/" not in repo_id:
+            repo_id = f"{api.whoami()['name']}/{repo_id}"
+        operations = _operations(Path(run_folder), repo_id)
+        for operation in operations:
+            _refuse_secrets(operation, token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None and revision != "main":
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         return api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+    except HFScoreError:
+        raise
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise HFScoreError(_reason(error, repo_id, api.endpoint)) from error
 
@@ -78,8 +82,14 @@ def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
     if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
         raise HFScoreError(f"{model} holds no checkpoint (config.json and safetensors): give a run that has finished.")
     files: dict[str, Path | bytes] = {
-        path.relative_to(model).as_posix(): path for path in sorted(model.rglob("*")) if path.is_file()
+        name: path
+        for path in sorted(model.rglob("*"))
+        if path.is_file() and not (name := path.relative_to(model).as_posix()).startswith(".")
     }
+    if "README.md" in files:
+        # The card was written before anybody knew where the model would go.
+        card = (model / "README.md").read_text(encoding="utf-8")
+        files["README.md"] = re.sub(rf'model="{PLACEHOLDER_OWNER}/[^"\n]*"', f'model="{repo_id}"', card).encode()
     if results_file.is_file():
         results = _read_results(results_file)
         files["results.json"] = json.dumps(sanitise(results), indent=2, ensure_ascii=False).encode()

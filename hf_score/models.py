@@ -97,8 +97,14 @@ def load_model(
         else:
             model, head_loaded = _load_pretrained(path, config, hub)
             has_head = named and head_loaded
-    if image_size is not None and not from_scratch:
-        model, processor = _resized(model, processor, image_size)
+    if image_size is not None:
+        if not from_scratch:
+            model, processor = _resized(model, processor, image_size)
+        patch = _patching(model)
+        if patch is not None and image_size % patch[1]:
+            raise ModelError(
+                f"The image size {image_size} is no multiple of the patch size {patch[1]} of '{name}'; choose one."
+            )
     return model.float().eval(), processor, has_head
 
 
@@ -238,17 +244,12 @@ def _resize(config: Any, processor: Any, image_size: int | None) -> tuple[Any, A
     if image_size is None:
         return config, processor
     config = copy.deepcopy(config)
-    patch = getattr(config, "patch_size", None)
     if isinstance(config, TimmWrapperConfig):
         cfg = {key: value for key, value in config.pretrained_cfg.items() if not key.startswith("test_")}
         config.pretrained_cfg = {**cfg, "input_size": [3, image_size, image_size]}
         if cfg.get("fixed_input_size"):
             config.model_args = {**(config.model_args or {}), "img_size": image_size}
         return config, TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
-    if isinstance(patch, int) and image_size % patch:
-        raise ModelError(
-            f"The image size {image_size} is no multiple of the model's patch size {patch}; choose one that is."
-        )
     if hasattr(config, "image_size"):
         config.image_size = image_size
     settings = processor.to_dict()
@@ -274,24 +275,26 @@ def _resized(model: Any, processor: Any, image_size: int) -> tuple[Any, Any]:
     for key, value in state.items():
         if value.shape == expected[key].shape:
             continue
-        old, new = _grid(model), _grid(resized)
+        old, new = _patching(model), _patching(resized)
         if not key.endswith(("pos_embed", "position_embeddings")) or old is None or new is None:
             raise ModelError(
                 f"{type(model).__name__} cannot change its input size ({key} depends on it); leave it as it is."
             )
-        prefix = value.shape[1] - old[0] * old[1]
-        state[key] = resample_abs_pos_embed(value, new_size=new, old_size=old, num_prefix_tokens=prefix)
+        before, after = old[0] // old[1], new[0] // new[1]
+        tokens = value.shape[1] - before**2  # class and distillation tokens have positions of their own
+        state[key] = resample_abs_pos_embed(value, [after, after], old_size=[before, before], num_prefix_tokens=tokens)
     resized.load_state_dict(state)
     return resized, processor
 
 
-def _grid(model: Any) -> list[int] | None:
-    """Rows and columns of patches."""
+def _patching(model: Any) -> tuple[int, int] | None:
+    """Sides of the (square) image and of one patch in pixels, None for a model without patches."""
     if isinstance(model, TimmWrapperForImageClassification):
-        grid = getattr(getattr(model.timm_model, "patch_embed", None), "grid_size", None)
-        return list(grid) if grid is not None else None
+        embed: Any = getattr(model.timm_model, "patch_embed", None)
+        size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
+        return (size[0], patch[0]) if size is not None and patch is not None else None
     size, patch = getattr(model.config, "image_size", None), getattr(model.config, "patch_size", None)
-    return [size // patch] * 2 if isinstance(size, int) and isinstance(patch, int) else None
+    return (size, patch) if isinstance(size, int) and isinstance(patch, int) else None
 
 
 def _cannot_load(path: str, error: Exception) -> ModelError:

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Reading", "activation_strength", "score_penalty", "shortcut_relevance"]
+__all__ = ["Reading", "activation_strength", "positive_total", "score_penalty", "shortcut_relevance"]
 
 Reading = Literal["channel", "spatial"]
 
 
-def shortcut_relevance(relevance: Tensor, *, reading: Reading) -> Tensor:
+def shortcut_relevance(relevance: Tensor, *, reading: Reading, total: Tensor | None = None) -> Tensor:
     """Turn the relevance of masked images at the probe layer into the weights r of the penalty.
 
     r = ReLU(LRP of the class logit at layer l for the masked image), from SCORE (arXiv 2605.13340, figure 1 B).
@@ -24,6 +24,8 @@ def shortcut_relevance(relevance: Tensor, *, reading: Reading) -> Tensor:
     Args:
         relevance: (B, P, C), relevance of P positions (pixels or tokens) and C neurons.
         reading: `"spatial"` keeps the positions; `"channel"` sums the positive relevance over them first.
+        total: (B,), what to divide by instead: the sums of the starting model, so that relevance computed anew later
+            fades with the shortcut instead of turning to whatever is left.
 
     Returns:
         (B, P, C) for `"spatial"`, (B, 1, C) for `"channel"`; non-negative, each sample sums to 1, or to 0 where nothing
@@ -32,8 +34,13 @@ def shortcut_relevance(relevance: Tensor, *, reading: Reading) -> Tensor:
     positive = relevance.detach().clamp(min=0)
     if reading == "channel":
         positive = positive.sum(dim=1, keepdim=True)
-    total = positive.sum(dim=(1, 2), keepdim=True)
+    total = positive_total(relevance)[:, None, None] if total is None else total[:, None, None]
     return torch.where(total > 0, positive / total.clamp(min=torch.finfo(positive.dtype).tiny), 0.0)
+
+
+def positive_total(relevance: Tensor) -> Tensor:
+    """(B,): the sum of the positive relevance of each sample, of (B, P, C)."""
+    return relevance.detach().clamp(min=0).sum(dim=(1, 2))
 
 
 def activation_strength(activation: Tensor, *, reading: Reading) -> Tensor:

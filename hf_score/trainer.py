@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer
 from transformers.trainer_utils import EvalLoopOutput
@@ -18,11 +19,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from .attribution import Explainer, find_layer
 from .config import SCOREConfig
 from .data import ImageCollator
-from .detection.samples import SpuriousSamples, reliance
+from .detection.samples import SpuriousSamples, reliance, swap_regions
 from .errors import DataError, HFScoreError, ModelError
 from .files import write_bytes
 from .metrics import group_metrics
-from .penalty import score_penalty, shortcut_relevance
+from .penalty import positive_total, score_penalty, shortcut_relevance
 
 __all__ = ["SCORETrainer", "classification_metrics"]
 
@@ -101,6 +102,7 @@ class SCORETrainer(Trainer):
         self.group_names = group_names
         self.results: dict[str, Any] | None = None
         self._relevance: Tensor | None = None
+        self._total: Tensor | None = None
         self._scale: Tensor | None = None
         self._relevance_step = -1
         self._micro_step = (-1, 0)
@@ -136,12 +138,13 @@ class SCORETrainer(Trainer):
                     module.eval()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training and self.spurious_samples is not None:
-            penalty = self._penalty()
+            penalty, swapped = self._penalty(inputs)
             self._penalties.append(penalty.detach())
+            penalty = self.args.score_lambda * penalty + self.args.score_swap_weight * swapped
             if self._base_loss_is_scaled(num_items_in_batch):
                 # training_step divides a batch mean by the accumulation steps, but not a loss already scaled for them.
                 penalty = penalty / self.current_gradient_accumulation_steps
-            loss = loss + self.args.score_lambda * penalty
+            loss = loss + penalty
         return (loss, outputs) if return_outputs else loss
 
     def _base_loss_is_scaled(self, num_items_in_batch: Tensor | int | None) -> bool:
@@ -152,20 +155,44 @@ class SCORETrainer(Trainer):
             self.model_accepts_loss_kwargs and num_items_in_batch is not None
         ) or self.compute_loss_func is not None
 
-    def _penalty(self) -> Tensor:
-        """Mean penalty of this process's share of this micro-batch's samples, 1 on the starting model."""
+    def _penalty(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mean penalty of this process's share of this micro-batch's samples, 1 on the starting model, and the
+        cross-entropy of the copies with swapped regions (0 where none are made)."""
         assert self.spurious_samples is not None
         # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
         model = self.accelerator.unwrap_model(self.model)
         self._refresh_relevance(model)
         assert self._relevance is not None and self._scale is not None
         chosen = self._samples_of_this_process()
-        samples = self.spurious_samples.to(self.args.device)
+        samples = self.spurious_samples.to(self.args.device)[chosen]
+        strength = self._strength(model, samples.pixel_values, samples.labels)
+        weights = self._relevance[chosen]
+        penalty = score_penalty(strength, weights, reading=self.args.score_reading).mean() / self._scale
+        if self.args.score_swap_weight == 0:
+            return penalty, penalty.new_zeros(())
+        # Hosts evenly spread over the batch, so that the pairs do not depend on how a global batch is dealt out.
+        batch, labels = inputs["pixel_values"], inputs["labels"]
+        hosts = torch.arange(len(chosen), device=batch.device) * len(batch) // len(chosen)
+        copies, labels = swap_regions(samples, batch[hosts], labels[hosts])
+        logits = model(pixel_values=copies).logits
+        return penalty, nn.functional.cross_entropy(logits.float(), labels)
+
+    def _strength(self, model: nn.Module, pixel_values: Tensor, labels: Tensor) -> Tensor:
+        """(B, P, C): the activation at the probe layer, or its contribution to the objective."""
         probe = find_layer(model, self.args.score_layer)
-        with probe.capture() as captured:
-            model(pixel_values=samples.pixel_values[chosen])
-        penalty = score_penalty(captured.activation, self._relevance[chosen], reading=self.args.score_reading)
-        return penalty.mean() / self._scale
+        if self.args.score_penalised == "activation":
+            with probe.capture() as captured:
+                model(pixel_values=pixel_values)
+            return captured.activation
+        # Only the plain attention kernel can be differentiated twice.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), probe.capture() as captured:
+            logits = model(pixel_values=pixel_values).logits.float()
+            of_class = logits.gather(1, labels[:, None])[:, 0]
+            if self.args.score_objective == "margin":
+                of_class = of_class - logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+            assert captured.output is not None
+            (gradient,) = torch.autograd.grad(of_class.sum(), captured.output, create_graph=True)
+        return probe.to_positions(captured.output * gradient)
 
     def _samples_of_this_process(self) -> Tensor:
         """Indices of the samples for this micro-step: a function of seed, step, micro-step and rank alone.
@@ -178,16 +205,13 @@ class SCORETrainer(Trainer):
         self._micro_step = (step, self._micro_step[1] + 1 if self._micro_step[0] == step else 0)
         shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
         share = self._micro_step[1] * self.accelerator.num_processes + self.accelerator.process_index
-        total, size = len(self.spurious_samples), -(-self.args.score_batch_size // shares) * shares
-        positions = torch.arange(step * size, (step + 1) * size)
-        order = {
-            int(turn): torch.randperm(
-                total, generator=torch.Generator().manual_seed(self.args.seed + 7919 * int(turn))
-            )
-            for turn in torch.unique(positions // total)
-        }
-        indices = torch.stack([order[int(p) // total][int(p) % total] for p in positions])
-        return indices[share::shares].to(self.args.device)
+        total, size = len(self.spurious_samples), -(-self.args.score_batch_size // shares)
+        indices = []
+        for position in range((step * shares + share) * size, (step * shares + share + 1) * size):
+            turn, place = divmod(position, total)
+            generator = torch.Generator().manual_seed(self.args.seed + 7919 * turn)
+            indices.append(torch.randperm(total, generator=generator)[place])
+        return torch.stack(indices).to(self.args.device)
 
     def _refresh_relevance(self, model: nn.Module) -> None:
         """Compute r of every sample where it is due: at the start, and every `score_refresh_steps` steps."""
@@ -199,7 +223,7 @@ class SCORETrainer(Trainer):
         samples = self.spurious_samples.to(self.args.device)
         images = samples.pixel_values if self.args.score_unmasked else samples.masked
         probe = find_layer(model, self.args.score_layer)
-        weights, penalties = [], []
+        weights, totals, penalties = [], [], []
         with _without_autocast_wrapper(model), Explainer(model) as explainer:
             for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
                 explained = explainer.explain(
@@ -210,8 +234,14 @@ class SCORETrainer(Trainer):
                     pixels=False,
                 )
                 assert explained.layer_relevance is not None
-                weights.append(shortcut_relevance(explained.layer_relevance, reading=self.args.score_reading))
+                totals.append(positive_total(explained.layer_relevance))
+                total = None if self._total is None else self._total[part]
+                weights.append(
+                    shortcut_relevance(explained.layer_relevance, reading=self.args.score_reading, total=total)
+                )
         self._relevance = torch.cat(weights)
+        if self._total is None:
+            self._total = torch.cat(totals)
         if self.args.score_random_neurons:
             neurons = self._relevance.shape[-1]
             shuffled = torch.randperm(neurons, generator=torch.Generator().manual_seed(self.args.seed))
@@ -219,11 +249,9 @@ class SCORETrainer(Trainer):
         if self._scale is None:
             with torch.no_grad(), _eval_mode(model):
                 for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
-                    with probe.capture() as captured:
-                        model(pixel_values=samples.pixel_values[part])
-                    penalties.append(
-                        score_penalty(captured.activation, self._relevance[part], reading=self.args.score_reading)
-                    )
+                    strength = self._strength(model, samples.pixel_values[part], samples.labels[part])
+                    weights = self._relevance[part]
+                    penalties.append(score_penalty(strength.detach(), weights, reading=self.args.score_reading))
             self._scale = torch.cat(penalties).mean().clamp(min=1e-12)
         self._relevance_step = step
 
@@ -328,7 +356,12 @@ class SCORETrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Keep the shortcut relevance beside the optimizer's state: it cannot be computed again after the start."""
         super()._save_optimizer_and_scheduler(output_dir)
-        state = {"relevance": self._relevance, "scale": self._scale, "starting_reliance": self._starting_reliance}
+        state = {
+            "relevance": self._relevance,
+            "total": self._total,
+            "scale": self._scale,
+            "starting_reliance": self._starting_reliance,
+        }
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.items() if value is not None}
         if tensors and self.args.should_save:
             tensors["relevance_step"] = torch.tensor(self._relevance_step)
@@ -343,7 +376,8 @@ class SCORETrainer(Trainer):
         if not path.is_file():
             raise ModelError(f"{path} is missing: resume from a checkpoint that SCORETrainer saved with its samples.")
         tensors = load_file(path, device=str(self.args.device))
-        self._relevance, self._scale = tensors.get("relevance"), tensors.get("scale")
+        self._relevance, self._total = tensors.get("relevance"), tensors.get("total")
+        self._scale = tensors.get("scale")
         self._starting_reliance = tensors.get("starting_reliance")
         self._relevance_step = int(tensors["relevance_step"])
 

@@ -273,7 +273,8 @@ def test_resize_and_crop_keep_their_proportion(tmp_path):
 
 
 def test_sizes_that_do_not_fit_are_refused(vit_folder):
-    refused("image size 60 is no multiple of the model's patch size 8", vit_folder, class_names=CLASSES, image_size=60)
+    refused("image size 60 is no multiple of the patch size 8", vit_folder, class_names=CLASSES, image_size=60)
+    refused("no multiple of the patch size 16", "test_vit", class_names=CLASSES, image_size=60, from_scratch=True)
 
 
 # ---- weights ----

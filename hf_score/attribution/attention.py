@@ -8,7 +8,8 @@ Transformers" (ICML 2024, arXiv 2402.05602). In terms of g the rules are:
 ================================  ===================================================  ========================
 function                          rule                                                 derivative
 ================================  ===================================================  ========================
-linear, convolution, sum, mean    LRP-ε with ε → 0: a bias keeps its share             its own
+sum, mean, linear, convolution    LRP-ε with ε → 0: a bias keeps its share             its own
+linear, convolution, with γ       contributions with the output's sign count 1 + γ     see `_gamma`
 softmax                           Taylor decomposition: R_i ← x_i (R_i − s_i Σ_j R_j)  its own
 product of two activations        uniform: half of R to each factor                    half, for each factor
 layer norm                        the divisor is a constant                            without the divisor's own
@@ -45,14 +46,19 @@ class AttnLRP(TorchFunctionMode):
         constant_attention (`bool`, *optional*, defaults to `False`):
             CP-LRP (Ali et al., "XAI for Transformers", ICML 2022, arXiv 2202.07304): the attention probabilities are
             constants, and relevance goes through the values only. Unlike AttnLRP, it conserves relevance exactly.
+        linear_gamma (`float`, *optional*, defaults to 0): γ of linear layers; 0 is the ε rule.
+        convolution_gamma (`float`, *optional*, defaults to 0): γ of convolutions, which here embed the patches.
 
     Raises:
         UnsupportedArchitectureError: A function without a rule was applied to an activation.
     """
 
-    def __init__(self, *, constant_attention: bool = False) -> None:
+    def __init__(
+        self, *, constant_attention: bool = False, linear_gamma: float = 0.0, convolution_gamma: float = 0.0
+    ) -> None:
         super().__init__()
         self.constant_attention = constant_attention
+        self.gamma = {"linear": linear_gamma, "conv2d": convolution_gamma}
 
     def __torch_function__(self, func: Function, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Rules go by name: torch.softmax, Tensor.softmax and torch.nn.functional.softmax are three functions.
@@ -123,7 +129,34 @@ def _layer_norm(
     return _linearised(centred, value=value, slope=slope if weight is None else slope * weight)
 
 
+def _gamma(
+    mode: AttnLRP, func: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+):
+    """The γ rule for inputs of any sign (Andéol et al., NeurIPS 2021; zennit's `Gamma`).
+
+    With contributions c_ij = x_i w_ji and z_j = Σ_i c_ij + b_j, R_i = Σ_j R_j (c_ij + γ c_ij*) / (z_j + γ z_j*), where
+    the star keeps what has the sign of z_j.
+    """
+    output = func(input, weight, bias, *args, **kwargs)
+    gamma = mode.gamma[func.__name__]
+    if gamma == 0 or not _is_activation(input):
+        return output
+
+    def of_sign(sign: int) -> Tensor:
+        above, below = {"min": 0}, {"max": 0}
+        of_bias = None if bias is None else bias.clamp(**(above if sign > 0 else below))
+        same, other = (above, below) if sign > 0 else (below, above)
+        return func(input.clamp(**above), weight.clamp(**same), of_bias, *args, **kwargs) + func(
+            input.clamp(**below), weight.clamp(**other), None, *args, **kwargs
+        )
+
+    surrogate = output + gamma * torch.where(output > 0, of_sign(+1), of_sign(-1))
+    slope = torch.where(surrogate == 0, 0, output / surrogate).detach()
+    return _linearised(surrogate, value=output, slope=slope)
+
+
 _RULES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("linear", "conv2d"), _gamma),
     "scaled_dot_product_attention": _attention,
     "softmax": _softmax,
     **dict.fromkeys(("matmul", "__matmul__", "bmm", "einsum", "mul", "__mul__", "__rmul__", "multiply"), _product),
@@ -136,7 +169,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 # whose derivative is f(x) / x.
 # fmt: off
 _OWN_DERIVATIVE = frozenset([
-    "linear", "conv2d", "relu", "dropout", "interpolate", "pad", "avg_pool2d", "adaptive_avg_pool2d",
+    "relu", "dropout", "interpolate", "pad", "avg_pool2d", "adaptive_avg_pool2d",
     "add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__", "__rsub__", "neg", "__neg__",
     "sum", "mean", "max", "amax", "cat", "concat", "stack", "unbind", "chunk", "split", "split_with_sizes",
     "reshape", "view", "view_as", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "repeat",

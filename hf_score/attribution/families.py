@@ -121,7 +121,7 @@ CNN_METHODS = (
     "epsilon",
     "input_x_gradient",
 )
-VIT_METHODS = ("attnlrp", "cp_lrp", "input_x_gradient")
+VIT_METHODS = ("attnlrp", "attnlrp_gamma", "cp_lrp", "input_x_gradient")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Captured:
     def __init__(self, name: str) -> None:
         self._name = name
         self._activation: Tensor | None = None
+        self.output: Tensor | None = None
+        """The layer's own output, as the layers above it receive it: what to differentiate with respect to."""
 
     @property
     def activation(self) -> Tensor:
@@ -81,7 +83,8 @@ class ProbeLayer:
 
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             # A clone, because a ReLU that comes next may overwrite the output in place.
-            captured._activation = self.to_positions(first_tensor(output).clone())
+            captured.output = first_tensor(output)
+            captured._activation = self.to_positions(captured.output.clone())
 
         handle = self.module.register_forward_hook(hook)
         try:

@@ -161,7 +161,7 @@ def load_data(
     train_groups = groups.pop("train", None)
     views = {split: _view(rows, labels[split], names, groups.get(split)) for split, rows in splits.items()}
     return ImageData(
-        name=benchmark.name if benchmark else Path(name).name if folders else name,
+        name=benchmark.name if benchmark else Path(name).resolve().name if Path(name).is_dir() else name,
         class_names=names,
         train=views["train"].select(train_rows),
         held_out=views["train"].select(set_aside),
@@ -343,12 +343,12 @@ def _groups(
     spurious_names: Sequence[str] | None,
     name: str,
 ) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """Group ids of the splits that have them, and the group names (None where no split has groups)."""
+    """Group ids of the splits that have them, and the group names (None where the test split has no groups)."""
     wanted = [group_column] if group_column else ["group", spurious_column]
-    column = next((c for c in wanted if any(c in rows.column_names for rows in splits.values())), None)
+    column = next((c for c in wanted if c in splits["test"].column_names), None)
     if column is None:
         if group_column:
-            raise DataError(f"No split of '{name}' has a column '{group_column}' of groups; name one that is there.")
+            raise DataError(f"The test split of '{name}' has no column '{group_column}' of groups; name one it has.")
         return {}, None
     groups = {}
     for split, rows in splits.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SpuriousSamples", "reliance"]
+__all__ = ["SpuriousSamples", "reliance", "swap_regions"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,27 @@ class SpuriousSamples:
             held_out += members[:cut]
             penalised += members[cut:]
         return self[sorted(penalised)], self[sorted(held_out)]
+
+
+def swap_regions(samples: SpuriousSamples, hosts: Tensor, host_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Swap what is inside the mask between each sample and its host; both keep the label of what is outside.
+
+    "This region should not be used for prediction", said with examples: hosts get the spurious attribute and stay what
+    they are, samples lose it and stay what they are. Ours, not the paper's.
+
+    Args:
+        samples: t spurious-positive samples.
+        hosts: (t, 3, H, W), images of any class.
+        host_labels: (t,).
+
+    Returns:
+        images (2t, 3, H, W) and their labels (2t,), the hosts first.
+    """
+    masks = samples.masks[:, None]
+    images = torch.cat(
+        [torch.where(masks, samples.pixel_values, hosts), torch.where(masks, hosts, samples.pixel_values)]
+    )
+    return images, torch.cat([host_labels, samples.labels])
 
 
 def reliance(model: nn.Module, samples: SpuriousSamples, *, batch_size: int = 64) -> Tensor:

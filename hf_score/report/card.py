@@ -15,10 +15,13 @@ from ._templates import environment, how_decided
 from .sanitise import sanitise
 from .summary import judge, render_table
 
-__all__ = ["TAGS", "render_model_card"]
+__all__ = ["PLACEHOLDER_OWNER", "TAGS", "render_model_card"]
 
 #: What makes the models findable on the Hub.
 TAGS = ("hf-score", "shortcut-mitigation", "score")
+
+#: Owner in the card of a model that has no place on the Hub yet.
+PLACEHOLDER_OWNER = "USER"
 
 METRICS = {
     "worst_group_accuracy": "Worst-group accuracy",
@@ -97,7 +100,7 @@ def render_model_card(
             dataset=dataset,
             base_model=base_model or model["name"],
             license=license,
-            repo_id=repo_id or f"USER/{_slug(model_name)}",
+            repo_id=repo_id or f"{PLACEHOLDER_OWNER}/{_slug(model_name)}",
             needs_timm="timm" in str(model.get("architecture", "")).lower(),
             verdict=judge(results),
             table=render_table(results, "markdown"),

@@ -162,7 +162,7 @@ def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8
     signed = np.clip(relevance / top, -1, 1)[..., None] if top > 0 else np.zeros((*relevance.shape, 1))
     colour = np.where(signed >= 0, 255 - signed * (255 - POSITIVE), 255 + signed * (255 - NEGATIVE))
     grey = np.asarray(image, dtype=np.float64) @ (0.299, 0.587, 0.114)
-    shade = 0.6 + 0.4 * grey[..., None] / 255
+    shade = 0.7 + 0.3 * grey[..., None] / 255
     # Where relevance is strong the colour must win over dark parts of the image, or black regions would hide it.
     weight = np.abs(signed) * 0.75
     return np.round(colour * (shade * (1 - weight) + weight)).astype(np.uint8)
@@ -328,52 +328,62 @@ def group_bars(results: Mapping[str, Any]) -> Image.Image:
     handles.append(
         Line2D([], [], color=WORST, marker="v", linestyle="", markersize=6, label="worst group of the method")
     )
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9)
+    _legend(figure, handles)
     return _rendered(figure)
 
 
 def training_curves(
     history: Mapping[str, Sequence[Mapping[str, float]]], *, labels: Mapping[str, str] | None = None
 ) -> Image.Image:
-    """Loss, penalty and held-out accuracy over optimizer steps, one line per method; panels without data are left out.
+    """Loss, penalty, reliance and held-out accuracy over optimizer steps, one line per method.
+
+    Panels without data are left out. The training of the starting model (`erm`) ends at step 0, where the others
+    begin.
 
     Args:
-        history: by method key, entries with `step` and any of `loss`, `penalty`, `held_out_accuracy`.
+        history: by method key, entries with `step` and any of `loss`, `penalty`, `reliance`, `held_out_accuracy`.
         labels: what to call the methods.
     """
     panels: list[tuple[str, str, float]] = [
         ("loss", "training loss", 1),
         ("penalty", "penalty P", 1),
+        ("reliance", "reliance on the masked images", 1),
         ("held_out_accuracy", "held-out accuracy in %", 100),
     ]
+    shift = max((entry["step"] for entry in history.get("erm", ())), default=0) if len(history) > 1 else 0
     curves = {
-        name: {key: _curve(entries, name, scale) for key, entries in history.items()} for name, _, scale in panels
+        name: {key: _curve(entries, name, scale, shift * (key == "erm")) for key, entries in history.items()}
+        for name, _, scale in panels
     }
     shown = [(name, label) for name, label, _ in panels if any(curves[name].values())]
-    figure = Figure(figsize=(max(5.0, 4.3 * len(shown)), 3.4), dpi=110, layout="constrained")
+    columns = min(len(shown), 3 if len(shown) < 4 else 2)
+    rows = math.ceil(len(shown) / max(1, columns))
+    figure = Figure(figsize=(max(6.5, 4.2 * columns), 0.6 + 3.0 * max(1, rows)), dpi=110, layout="constrained")
     if not shown:
         figure.text(0.5, 0.5, "Nothing was logged.", ha="center", va="center", color=_hex(MUTED))
         return _rendered(figure)
     colours = _colours(list(history))
-    for axes, (name, label) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    for axes, (name, label) in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=True):
         _plain_axes(axes)
         for key, points in curves[name].items():
             if points:
                 steps, values = zip(*points, strict=True)
                 marker = "o" if len(points) < 25 else None
-                axes.plot(steps, values, color=colours[key], marker=marker, markersize=3.5, linewidth=1.6, label=key)
-        if name == "penalty":
-            axes.set_ylim(bottom=0)
+                axes.plot(steps, values, color=colours[key], marker=marker, markersize=3.5, linewidth=1.6)
+        if shift:
+            axes.axvline(0, color=_hex(MUTED), linewidth=0.8, linestyle=":")
+        if name in ("penalty", "reliance"):
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.set_title(label, fontsize=10, loc="left", color=_hex(INK))
         axes.set_xlabel("optimizer step")
     used = [key for key in history if any(curves[name][key] for name, _ in shown)]
-    handles = [Line2D([], [], color=colours[key], label=_label((labels or {}).get(key, key))) for key in used]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9)
+    names = {key: _label((labels or {}).get(key, key)) for key in used}
+    _legend(figure, [Line2D([], [], color=colours[key], label=names[key]) for key in used])
     return _rendered(figure)
 
 
-def _curve(entries: Sequence[Mapping[str, Any]], name: str, scale: float) -> list[tuple[float, float]]:
-    known = ((entry["step"], entry.get(name)) for entry in entries)
+def _curve(entries: Sequence[Mapping[str, Any]], name: str, scale: float, shift: float) -> list[tuple[float, float]]:
+    known = ((entry["step"] - shift, entry.get(name)) for entry in entries)
     return [(step, value * scale) for step, value in known if value is not None and math.isfinite(value)]
 
 
@@ -390,6 +400,14 @@ def _hex(colour: Colour) -> str:
 def _label(text: str) -> str:
     """A name as matplotlib shall print it: `$` is a dollar, and a leading `_` does not hide it from the legend."""
     return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
+
+
+def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Above the axes, in as many rows as the figure's width needs."""
+    widest = max(0.65 + 0.085 * len(str(handle.get_label())) for handle in handles)  # inches, at font size 9
+    rows = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / widest)))
+    columns = math.ceil(len(handles) / rows)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 
 
 def _plain_axes(axes: Axes) -> None:

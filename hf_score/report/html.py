@@ -56,7 +56,7 @@ def write_report(
     if has_groups and not any(key.startswith("group_bars") for key in drawn):
         drawn["group_bars"] = (
             group_bars(results),
-            "Accuracy per group: bars are means over seeds, dots are seeds, ▼ marks each method's worst group.",
+            "Accuracy per group; with several seeds bars are means and dots are seeds. ▼: worst group of each method.",
         )
     if results.get("history") and not any(key.startswith("training_curves") for key in drawn):
         drawn["training_curves"] = (
@@ -105,7 +105,7 @@ def _by_name(counts: Any, dataset: Mapping[str, Any]) -> dict[str, int] | None:
 def _data_uri(image: Image.Image) -> str:
     """PNG, or JPEG where a PNG of photographs would make the page heavy."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     kind = "png"
     if buffer.tell() > PNG_LIMIT:
         buffer = io.BytesIO()

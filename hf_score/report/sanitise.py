@@ -33,7 +33,7 @@ def sanitise(content: Any) -> Any:
 
     A path that is absolute or leaves the working folder shrinks to its last component; the query and the user of an
     address are dropped; a Hub token becomes `***`, and so does any value under a key that ends in `token`, `password`
-    and the like. A value under the key `command` is read as a command line; names of classes and groups stay as they are.
+    and the like. A value under the key `command` is read as a command line. Names of classes and groups stay.
     """
     if isinstance(content, dict):
         return {key: _sanitise_value(key, value) for key, value in content.items()}

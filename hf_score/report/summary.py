@@ -203,7 +203,8 @@ def render_table(results: Mapping[str, Any], format: Literal["text", "markdown"]
         lines = [header, ["---", *("---:" for _ in header[1:-1]), "---"], *rows]
         head, rule, *body = ([_escape_markdown(cell) for cell in line] if line[0] != "---" else line for line in lines)
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body))
-    return _text_table(header, rows, width)
+    first_group = len(header) - 1 - len(_group_names(results))
+    return _text_table(header, rows, width, first_group)
 
 
 def _escape_markdown(text: str) -> str:
@@ -212,13 +213,14 @@ def _escape_markdown(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
-def _text_table(header: list[str], rows: list[list[str]], width: int) -> str:
+def _text_table(header: list[str], rows: list[list[str]], width: int, first_group: int) -> str:
     columns = [[" ".join(cell.split()) for cell in column] for column in zip(header, *rows, strict=True)]
     sizes = [max(_columns_of(cell) for cell in column) for column in columns]
+    fits = sum(sizes) + 2 * (len(sizes) - 1) <= width
     blocks: list[list[int]] = [[0]]
     for index in range(1, len(columns)):
         used = sum(sizes[i] + 2 for i in blocks[-1])
-        if len(blocks[-1]) > 1 and used + sizes[index] > width:
+        if len(blocks[-1]) > 1 and not fits and (used + sizes[index] > width or index == first_group):
             blocks.append([0])
         blocks[-1].append(index)
     last = len(columns) - 1

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import nn
+from zennit.composites import LayerMapComposite
+from zennit.rules import Gamma
 
 from hf_score.attribution.attention import AttnLRP
 from hf_score.errors import UnsupportedArchitectureError
@@ -110,9 +112,22 @@ def test_a_transformer_block_follows_the_paper(constant_attention, fused):
     torch.testing.assert_close((x * gradient)[0].detach(), expected, rtol=1e-8, atol=1e-10)
 
 
-def relevance_of(function, *inputs):
+@pytest.mark.parametrize("layer", [nn.Linear(7, 5), nn.Linear(7, 5, bias=False), nn.Conv2d(7, 5, 2)])
+def test_the_gamma_rule_agrees_with_zennit(layer):
+    layer = layer.double().requires_grad_(False)
+    x = torch.randn(*((4, 7) if isinstance(layer, nn.Linear) else (2, 7, 3, 3)), dtype=torch.float64)
+    output, (relevance,) = relevance_of(layer, x, linear_gamma=0.3, convolution_gamma=0.3)
+    assert torch.equal(output, layer(x))
+    x = x.clone().requires_grad_()
+    composite = LayerMapComposite([(type(layer), Gamma(gamma=0.3, stabilizer=1e-12))])
+    with composite.context(layer):
+        (expected,) = torch.autograd.grad(layer(x), x, output)
+    torch.testing.assert_close(relevance, expected, rtol=1e-8, atol=1e-10)
+
+
+def relevance_of(function, *inputs, **gammas):
     inputs = [x.clone().requires_grad_() for x in inputs]
-    with AttnLRP():
+    with AttnLRP(**gammas):
         output = function(*inputs)
     gradients = torch.autograd.grad(output.sum(), inputs)
     return output.detach(), [(x * g).detach() for x, g in zip(inputs, gradients, strict=True)]

@@ -1,4 +1,4 @@
-"""Relevance is neither made nor lost: without biases it sums to the explained logit, at the pixels and at every layer."""
+"""Relevance is neither made nor lost: without biases it sums to the explained logit, at the pixels and at layers."""
 
 import pytest
 import timm

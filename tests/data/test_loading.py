@@ -86,7 +86,13 @@ def test_no_groups_at_all(image_folder, rows_of):
     data = load_data(folder)
     assert data.group_names is None
     assert data.test.column_names == ["idx", "image", "label"]
-    refused("No split of .* has a column 'sex'", folder, group_column="sex")
+    refused("The test split of .* has no column 'sex'", folder, group_column="sex")
+
+
+def test_groups_outside_the_test_split_are_not_kept(image_folder, rows_of):
+    data = load_data(image_folder(test=rows_of("te", [0, 1, 2], columns="label")))
+    assert (data.group_names, data.train_group_counts) == (None, None)
+    assert "group" not in data.validation.column_names
 
 
 def test_a_third_attribute_value_has_its_own_groups(image_folder):

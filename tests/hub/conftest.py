@@ -3,71 +3,40 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hub_server import HubServer
 
-MAKE_CHECKPOINT = """
-import sys
-import torch
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-torch.manual_seed(0)
-torch.set_num_threads(1)
-names = ["benign", "malignant"]
-config = ViTConfig(
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,
-    id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-)
-ViTForImageClassification(config).save_pretrained(sys.argv[1])
-ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(sys.argv[1])
-"""
+class Client:
+    def __init__(self, hub: HubServer, root: Path) -> None:
+        self.hub, self.root = hub, root
 
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer(tmp_path / "hub") as server:
-        yield server
-
-
-@pytest.fixture
-def client(hub: HubServer, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run Python code in a fresh process that is logged in at `hub` and has an empty cache of its own."""
-
-    def run(code: str, *arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        homes = [path for path in tmp_path.iterdir() if path.name.startswith("home")]
-        variables = hub.environment(tmp_path / f"home{len(homes)}") | {"OMP_NUM_THREADS": "1"} | environment
-        (tmp_path / f"home{len(homes)}").mkdir()
+    def __call__(self, code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        home = tempfile.mkdtemp(dir=self.root, prefix="home")
+        variables = self.hub.environment(home) | {"OMP_NUM_THREADS": "1"} | environment
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        result = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-        assert not check or result.returncode == 0, result.stderr
+        result = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=home, timeout=120)
+        assert result.returncode == 0, result.stderr
         return result
 
-    return run
 
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    subprocess.run([sys.executable, "-c", MAKE_CHECKPOINT, str(folder)], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture
-def run_folder(checkpoint: Path, tmp_path: Path) -> Path:
+def make_run(run: Path, checkpoint: Path) -> Path:
     """What a finished run leaves, with the traces of a machine in its results."""
-    run = tmp_path / "runs" / "one"
-    (run / "model").mkdir(parents=True)
-    for path in checkpoint.iterdir():
-        (run / "model" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(checkpoint, run / "model")
     metrics: dict[str, Any] = {
         "accuracy": 0.75,
         "mean_group_accuracy": 0.75,
@@ -86,3 +55,63 @@ def run_folder(checkpoint: Path, tmp_path: Path) -> Path:
     (run / "report").mkdir()
     (run / "report" / "index.html").write_text("<!doctype html><title>report</title>")
     return run
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture
+def client(hub: HubServer, tmp_path: Path) -> Client:
+    """Run Python code in a fresh process that is logged in at `hub` and has an empty cache of its own."""
+    return Client(hub, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    names = ["benign", "malignant"]
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    torch.manual_seed(0)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run_folder(checkpoint: Path, tmp_path: Path) -> Path:
+    return make_run(tmp_path / "runs" / "one", checkpoint)
+
+
+@dataclass
+class Pushed:
+    """A run after `push_run` to `repo_id`, and what the client printed."""
+
+    hub: HubServer
+    client: Client
+    run_folder: Path
+    repo_id: str
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def pushed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
+    """Pushed once for all tests that only look at the outcome."""
+    root = tmp_path_factory.mktemp("pushed")
+    run_folder = make_run(root / "runs" / "one", checkpoint)
+    code = "import sys; from hf_score.hub import push_run; print(push_run(sys.argv[1], sys.argv[2]))"
+    with HubServer(root / "hub") as server:
+        client = Client(server, root)
+        printed = client(code, run_folder, "tester/score-vit").stdout
+        yield Pushed(server, client, run_folder, "tester/score-vit", printed)

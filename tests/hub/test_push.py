@@ -22,25 +22,25 @@ import torch
 from PIL import Image
 from transformers import pipeline
 torch.set_num_threads(1)
-pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
-for scored in pipeline("image-classification", model=sys.argv[1], function_to_apply="none")(Image.fromarray(pixels)):
-    print(scored["label"], float(scored["score"]).hex())
+image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8))
+for model in sys.argv[1:]:
+    for scored in pipeline("image-classification", model=model, function_to_apply="none")(image):
+        print(scored["label"], float(scored["score"]).hex())
+    print()
 """
 
 
-def test_pushed_model_gives_identical_logits_without_hf_score(hub, client, run_folder):
-    printed = client(PUSH, run_folder, "tester/score-vit").stdout
-    assert printed.startswith(f"{hub.url}/tester/score-vit/commit/")
-    here = client(CLASSIFY, run_folder / "model").stdout
-    there = client(CLASSIFY, "tester/score-vit").stdout
+def test_pushed_model_gives_identical_logits_without_hf_score(pushed):
+    assert pushed.printed.startswith(f"{pushed.hub.url}/tester/score-vit/commit/")
+    scores = pushed.client(CLASSIFY, pushed.run_folder / "model", pushed.repo_id).stdout.split("\n\n")
+    here, there = scores[0].split(), scores[1].split()
     assert here == there
-    assert set(there.split()[::2]) == {"benign", "malignant"}
+    assert set(there[::2]) == {"benign", "malignant"}
 
 
-def test_push_is_one_commit_of_model_card_results_and_report(hub, client, run_folder):
-    client(PUSH, run_folder, "tester/score-vit")
-    assert hub.commits("tester/score-vit") == ["initial commit", "Upload model with hf-score"]
-    files = hub.files("tester/score-vit")
+def test_push_is_one_commit_of_model_card_results_and_report(pushed):
+    assert pushed.hub.commits(pushed.repo_id) == ["initial commit", "Upload model with hf-score"]
+    files = pushed.hub.files(pushed.repo_id)
     assert set(files) == {
         "README.md",
         "config.json",
@@ -49,29 +49,31 @@ def test_push_is_one_commit_of_model_card_results_and_report(hub, client, run_fo
         "report/index.html",
         "results.json",
     }
-    assert files["model.safetensors"] == (run_folder / "model" / "model.safetensors").read_bytes()
+    assert files["model.safetensors"] == (pushed.run_folder / "model" / "model.safetensors").read_bytes()
     card = ModelCard(files["README.md"].decode())
     assert 'pipeline("image-classification", model="tester/score-vit")' in card.content
     assert {r.metric_type: r.metric_value for r in card.data.eval_results}["worst_group_accuracy"] == 0.5
     assert json.loads(files["results.json"])["methods"]["score"]["runs"][0]["seed"] == 0
 
 
-def test_neither_token_nor_local_path_leaves_the_machine(hub, client, run_folder, tmp_path):
-    client(PUSH, run_folder, "tester/score-vit")
-    for path in hub.root.iterdir():
+def test_neither_token_nor_local_path_leaves_the_machine(pushed):
+    for path in pushed.hub.root.iterdir():
         content = path.read_bytes()
-        assert hub.token.encode() not in content
+        assert pushed.hub.token.encode() not in content
         assert b"secret" not in content
-        assert str(tmp_path).encode() not in content
+        assert str(pushed.run_folder.parent).encode() not in content
+    uploads = [authorization for _, path, authorization in pushed.hub.requests if path.startswith("/_lfs/")]
+    assert uploads == [None]
 
 
 def test_own_card_is_kept_and_a_second_push_updates(hub, client, run_folder):
-    (run_folder / "model" / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
-    client(PUSH, run_folder, "score-vit")
+    card = '---\nlicense: mit\n---\n\nclassifier = pipeline("image-classification", model="{}")\n\n# Mine\n'
+    (run_folder / "model" / "README.md").write_text(card.format("USER/one"))
+    client(PUSH, run_folder, "score-vit")  # a name alone goes to the user's own repositories
     (run_folder / "report" / "index.html").write_text("<title>new</title>")
     client(PUSH, run_folder, "tester/score-vit")
     files = hub.files("tester/score-vit")
-    assert files["README.md"].endswith(b"# Mine\n")
+    assert files["README.md"].decode() == card.format("tester/score-vit")
     assert files["report/index.html"] == b"<title>new</title>"
     assert len(hub.commits("tester/score-vit")) == 3
 
@@ -131,7 +133,7 @@ except HFScoreError as error:
     ("repo_id", "environment", "message"),
     [
         ("tester/m", {"HF_TOKEN": ""}, "Nobody is logged in to the Hub: run `hf auth login`"),
-        ("tester/m", {"HF_TOKEN": "hf_wrong"}, "The Hub refused the token for tester/m: log in"),
+        ("tester/m", {"HF_TOKEN": "hf_wrong"}, "The Hub refused the token for tester/m: give one with write access"),
         ("tester/m", {"HF_HUB_OFFLINE": "1"}, "was not pushed because HF_HUB_OFFLINE is set: unset it"),
         ("tester/m", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
         ("a/b/c", {}, "'a/b/c' is not a repository id: give OWNER/NAME"),

@@ -73,7 +73,7 @@ def make_results() -> Callable[..., dict[str, Any]]:
             {
                 "schema": "hf-score/results/1",
                 "created": "2026-01-02T03:04:05+00:00",
-                "command": "python /home/ann/work/run_score.py --dataset '/data/my images' --hub_token hf_secret",
+                "command": "python /home/ann/code/run_score.py --dataset '/data/my images' --hub_token hf_secret",
                 "versions": {"hf-score": "0.1.0", "torch": "2.15.0"},
                 "hardware": "2 CPU cores",
                 "git_commit": "0123abc",

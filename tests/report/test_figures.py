@@ -155,6 +155,14 @@ def test_curves_leave_out_panels_without_data():
     assert hex_colour(METHOD_COLOURS["score"]) in colours(training_curves({"score": both}))
 
 
+def test_all_four_curves_fit_on_a_page():
+    names = ("loss", "penalty", "reliance", "held_out_accuracy")
+    history = {key: [{"step": i, **dict.fromkeys(names, 0.5)} for i in range(3)] for key in METHOD_COLOURS}
+    picture = training_curves(history, labels=dict.fromkeys(history, "a label of some length"))
+    assert picture.width < 1400
+    assert picture.height > 500
+
+
 def test_drawing_leaves_no_global_plotting_state(results):
     before = dict(matplotlib.rcParams)
     group_bars(results)

@@ -11,7 +11,7 @@ TOKEN = "hf_" + "AbCdEfGhIj" * 3
         ("python /home/ann/run_score.py --seed 3", "python run_score.py --seed 3"),
         ("run --dataset=/data/isic --layer=block4", "run --dataset=isic --layer=block4"),
         ("run '/home/ann/my images'", "run 'my images'"),
-        ("run --masks ../shared/data/masks/", "run --masks masks"),
+        ("run --masks ../elsewhere/masks/", "run --masks masks"),
         ("run --out ~/runs/one --cache ~ann/cache", "run --out one --cache cache"),
         (r"run 'C:\Users\ann\data' 'D:/x/y'", "run data y"),
         ("run file:///home/ann/x", "run x"),

@@ -1,0 +1,338 @@
+"""SCORETrainer against Trainer, against itself (accumulation, processes, resume), and against group labels."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from tiny import square_images, square_samples, tiny_processor, tiny_vit
+from datasets import Dataset
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    Trainer,
+    TrainingArguments,
+)
+
+from hf_score import HFScoreError, SCOREConfig, SCORETrainer
+from hf_score.data import ImageCollator
+from hf_score.errors import DataError, ModelError
+from hf_score.metrics import group_metrics
+
+HERE = Path(__file__).resolve().parent
+
+
+def config(folder, **fields) -> SCOREConfig:
+    defaults = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "max_steps": 4,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "score_layer": "block1",
+        "score_batch_size": 4,
+        "score_held_out_share": 0.25,
+    }
+    return SCOREConfig(**{**defaults, **fields})
+
+
+def score_trainer(folder, model=None, **fields) -> SCORETrainer:
+    dataset = fields.pop("train_dataset", None) or square_images()
+    arguments = {name: fields.pop(name) for name in ("eval_dataset", "group_names") if name in fields}
+    return SCORETrainer(
+        model=model or tiny_vit(),
+        args=config(folder, **fields),
+        train_dataset=dataset,
+        spurious_samples=square_samples() if fields.get("score_lambda", 1.0) > 0 else None,
+        processing_class=tiny_processor(),
+        **arguments,
+    )
+
+
+def small_resnet(seed: int = 0) -> TimmWrapperForImageClassification:
+    torch.manual_seed(seed)
+    pretrained = timm.get_pretrained_cfg("test_resnet").to_dict()
+    return TimmWrapperForImageClassification(
+        TimmWrapperConfig(architecture="test_resnet", num_labels=2, pretrained_cfg=pretrained)
+    )
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(a: dict, b: dict, **tolerance) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        if tolerance:
+            torch.testing.assert_close(a[name], b[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+        else:
+            assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("make_model", [lambda: tiny_vit(hidden_dropout_prob=0.1), small_resnet])
+def test_lambda_zero_is_bit_identical_to_trainer(tmp_path, make_model):
+    ours = score_trainer(tmp_path / "a", model=make_model(), score_lambda=0.0, gradient_accumulation_steps=2)
+    ours.train()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "b"),
+        use_cpu=True,
+        max_steps=4,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-3,
+        save_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        logging_steps=1,
+    )
+    base = Trainer(
+        model=make_model(), args=arguments, train_dataset=square_images(), data_collator=ImageCollator(None)
+    )
+    base.train()
+    assert_same(weights(ours.model), weights(base.model))
+    losses = [[e["loss"] for e in t.state.log_history if "loss" in e] for t in (ours, base)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("swap", [0.0, 1.0])
+def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap):
+    """SGD, because Adam divides by gradients that are nearly zero and so magnifies rounding."""
+    results = []
+    for size, steps in ((8, 1), (4, 2)):
+        trainer = score_trainer(
+            tmp_path / f"{steps}",
+            optim="sgd",
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            score_swap_weight=swap,
+            score_lambda=3.0,
+        )
+        trainer.train()
+        results.append(weights(trainer.model))
+    assert_same(*results, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reading", ["channel", "spatial"])
+@pytest.mark.parametrize("penalised", ["activation", "contribution"])
+def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, reading, penalised):
+    trainer = score_trainer(
+        tmp_path,
+        score_reading=reading,
+        score_penalised=penalised,
+        score_batch_size=6,
+        score_refresh_steps=0,
+        max_steps=12,
+        score_lambda=3.0,
+    )
+    trainer.train()
+    penalties = [entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry]
+    assert penalties[0] == pytest.approx(1.0, abs=1e-3)  # 8 samples, 2 held out: one step sees the other 6
+    assert 0 <= penalties[-1] < 0.9
+    assert min(penalties) >= 0
+
+
+def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
+    trainer = score_trainer(tmp_path, score_swap_weight=0.0)
+    trainer.current_gradient_accumulation_steps = 1
+    penalty, swapped = trainer._penalty({})
+    penalty.backward()
+    touched = {name for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert swapped == 0
+    assert any(".0." in name for name in touched) and any(".1." in name for name in touched)
+    assert not any(".2." in name or name.startswith("classifier") for name in touched), touched
+
+
+def test_no_hook_and_no_forward_stays_on_the_model(tmp_path):
+    trainer = score_trainer(tmp_path)
+    before = {name: dict(m._forward_hooks) for name, m in trainer.model.named_modules()}
+    trainer.train()
+    assert {name: dict(m._forward_hooks) for name, m in trainer.model.named_modules()} == before
+
+
+@pytest.mark.parametrize("refresh", [0, 3])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, refresh):
+    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "score_refresh_steps": refresh}
+    whole = score_trainer(tmp_path / "whole", **fields)
+    whole.train()
+    again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert_same(weights(again.model), weights(whole.model))
+
+
+def test_resuming_without_the_shortcut_relevance_is_refused(tmp_path):
+    fields = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    score_trainer(tmp_path, **fields).train()
+    (tmp_path / "checkpoint-2" / "score_state.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"score_state\.safetensors is missing"):
+        score_trainer(tmp_path, **fields).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_load_best_gives_the_weights_of_the_best_checkpoint(tmp_path):
+    trainer = score_trainer(
+        tmp_path,
+        eval_dataset=square_images(seed=3),
+        save_strategy="steps",
+        save_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="selection",
+        greater_is_better=True,
+    )
+    trainer.train()
+    scores = [e["eval_selection"] for e in trainer.state.log_history if "eval_selection" in e]
+    assert len(scores) == 4 and trainer.state.best_metric == max(scores)
+    saved = AutoModelForImageClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    assert_same(weights(trainer.model), weights(saved))
+
+
+def test_batch_norm_statistics_stay_while_the_penalty_is_on(tmp_path):
+    def statistics(model):
+        return {k: v for k, v in weights(model).items() if "running" in k}
+
+    start = statistics(small_resnet())
+    frozen = score_trainer(tmp_path / "a", model=small_resnet(), score_layer="stage2")
+    frozen.train()
+    assert_same(statistics(frozen.model), start)
+    free = score_trainer(tmp_path / "b", model=small_resnet(), score_layer="stage2", freeze_batch_norm=False)
+    free.train()
+    assert any(not torch.equal(value, start[name]) for name, value in statistics(free.model).items())
+
+
+def test_bf16_trains_and_explains_in_float32(tmp_path):
+    trainer = score_trainer(tmp_path, bf16=True)
+    trainer.train()
+    assert trainer._relevance.dtype == torch.float32
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains(tmp_path):
+    trainer = score_trainer(tmp_path, torch_compile=True)
+    trainer.train()
+    assert trainer.state.global_step == 4
+
+
+# ---- Group labels have no way in ----
+
+
+def with_column(name: str) -> Dataset:
+    images = square_images(8)
+    columns = {"pixel_values": images.pixel_values.tolist(), "label": images.labels.tolist(), name: [0, 1] * 4}
+    return Dataset.from_dict(columns)
+
+
+@pytest.mark.parametrize("column", ["group", "spurious", "place", "any_attribute"])
+def test_a_training_set_with_a_group_or_attribute_is_refused(tmp_path, column):
+    with pytest.raises(DataError, match=f"column {column}"):
+        score_trainer(tmp_path, train_dataset=with_column(column))
+
+
+@pytest.mark.parametrize("metric", ["worst_group_accuracy", "eval_mean_group_accuracy", "eval_weighted_accuracy"])
+def test_a_group_metric_cannot_choose_the_checkpoint(tmp_path, metric):
+    with pytest.raises(HFScoreError, match="needs group labels"):
+        config(tmp_path, metric_for_best_model=metric)
+    assert config(tmp_path, metric_for_best_model=metric, allow_group_oracle=True).metric_for_best_model == metric
+
+
+def test_a_set_balanced_by_group_cannot_choose_the_checkpoint(tmp_path):
+    choosing = {
+        "save_strategy": "steps",
+        "eval_strategy": "steps",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "accuracy",
+        "eval_dataset": with_column("group"),
+    }
+    with pytest.raises(DataError, match="leaks the groups"):
+        score_trainer(tmp_path, **choosing)
+    score_trainer(tmp_path, **choosing, allow_group_oracle=True)
+
+
+def test_evaluating_a_set_with_groups_adds_group_metrics(tmp_path):
+    dataset = with_column("group")
+    trainer = score_trainer(tmp_path, eval_dataset=dataset, group_names=["without", "with"])
+    metrics = trainer.evaluate()
+    logits = trainer.predict(dataset).predictions
+    expected = group_metrics(
+        logits.argmax(-1), np.array(dataset["label"]), np.array(dataset["group"]), group_names=["without", "with"]
+    )
+    assert metrics["eval_worst_group_accuracy"] == expected["worst_group_accuracy"]
+    assert "eval_selection" not in metrics  # a set with groups offers nothing to choose by
+
+
+def test_a_token_in_the_arguments_is_refused(tmp_path):
+    with pytest.raises(HFScoreError, match="HF_TOKEN"):
+        config(tmp_path, hub_token="hf_secret")
+
+
+def test_a_penalty_without_samples_is_refused(tmp_path):
+    with pytest.raises(HFScoreError, match="no spurious-positive samples"):
+        SCORETrainer(model=tiny_vit(), args=config(tmp_path), train_dataset=square_images())
+
+
+# ---- Classes and processes ----
+
+
+def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
+    images = square_images(400)
+    rare = torch.arange(400) < 40
+    images = type(images)(images.pixel_values[:, :, :4, :4], rare.long(), images.idx)
+    trainer = score_trainer(tmp_path, train_dataset=images, class_balanced=True, score_lambda=0.0)
+    loader = trainer.get_train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append(torch.cat([batch["labels"] for batch in loader]))
+    assert all(len(labels) == 400 and 0.42 < labels.float().mean() < 0.58 for labels in epochs)
+    assert not torch.equal(*epochs)
+
+
+TRAIN = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {here!r})
+from test_trainer import config, score_trainer, weights
+from safetensors.torch import save_file
+size, folder = int(sys.argv[1]), sys.argv[2]
+trainer = score_trainer(folder, optim="sgd", per_device_train_batch_size=size, max_steps=3, ddp_backend="gloo",
+                        score_lambda=3.0)
+trainer.train()
+logits = trainer.predict(trainer.train_dataset).predictions
+if trainer.is_world_process_zero():
+    save_file({{k: v.contiguous() for k, v in weights(trainer.model).items()}}, folder + "/out.safetensors")
+    print(trainer.accelerator.num_processes, logits.shape[0])
+"""
+
+
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
+    from safetensors.torch import load_file
+
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN.format(here=str(HERE)))
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    outcomes = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [*(launcher if processes > 1 else [sys.executable]), script, str(8 // processes), str(folder)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert f"{processes} 32" in done.stdout
+        outcomes.append(load_file(folder / "out.safetensors"))
+    assert_same(*outcomes, rtol=1e-4, atol=1e-6)
+
+
+def test_training_arguments_survive_json(tmp_path):
+    fields = config(tmp_path).score_fields()
+    assert json.loads(json.dumps(fields)) == fields and fields["score_lambda"] == 1.0
