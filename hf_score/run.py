@@ -95,6 +95,7 @@ class RunArguments:
     )
     invert_masks: bool = field(default=False, metadata={"help": "The masks mark the object, not the shortcut."})
     drop_minority: bool = field(default=False, metadata={"help": "Drop training rows with minority = 1."})
+    class_names: str | None = field(default=None, metadata={"help": "Comma-separated names of the classes 0, 1, ..."})
     held_out: float = field(default=0.15, metadata={"help": "Share of the training set kept for label-free choices."})
     erm_epochs: float = field(default=5.0, metadata={"help": "Epochs of fine-tuning a model without a head for this."})
     erm_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of that fine-tuning."})
@@ -145,6 +146,7 @@ class Run:
             a.dataset,
             label_column=a.label_column,
             group_column=a.group_column,
+            class_names=a.class_names.split(",") if a.class_names else None,
             held_out=a.held_out,
             masks=a.masks,
             invert_masks=a.invert_masks,
@@ -388,7 +390,11 @@ class Run:
             with Image.open(sheet) as image:
                 figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {sheet.stem}.")
         if results["history"]:
-            figures["training_curves"] = (training_curves(results["history"]), "Penalty, loss and held-out accuracy.")
+            labels = {key: method["label"] for key, method in results["methods"].items()}
+            figures["training_curves"] = (
+                training_curves(results["history"], labels=labels),
+                "Loss, penalty, held-out accuracy and reliance over the optimizer steps.",
+            )
         return write_report(self.folder / "report", results, figures)
 
     # ---- Pieces ----

@@ -224,7 +224,7 @@ class SCORETrainer(Trainer):
         images = samples.pixel_values if self.args.score_unmasked else samples.masked
         probe = find_layer(model, self.args.score_layer)
         weights, totals, penalties = [], [], []
-        with _without_autocast_wrapper(model), Explainer(model) as explainer:
+        with Explainer(model) as explainer:
             for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
                 explained = explainer.explain(
                     images[part],
@@ -469,14 +469,3 @@ def _eval_mode(model: nn.Module):
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def _without_autocast_wrapper(model: nn.Module):
-    """Explaining needs float32; accelerate puts autocast into an instance attribute over `forward`."""
-    wrapped = model.__dict__.pop("forward", None)
-    try:
-        yield
-    finally:
-        if wrapped is not None:
-            model.forward = wrapped  # type: ignore[method-assign]

@@ -304,7 +304,7 @@ sys.path.insert(0, {here!r})
 from test_trainer import config, score_trainer, weights
 from safetensors.torch import save_file
 size, folder = int(sys.argv[1]), sys.argv[2]
-trainer = score_trainer(folder, optim="sgd", per_device_train_batch_size=size, max_steps=3, ddp_backend="gloo",
+trainer = score_trainer(folder, optim="sgd", per_device_train_batch_size=size, max_steps=3,
                         score_lambda=3.0)
 trainer.train()
 logits = trainer.predict(trainer.train_dataset).predictions
