@@ -1,10 +1,10 @@
 """Formulations of SCORE side by side: one YAML of cells in, one row per run out.
 
-    python benchmarks/search.py benchmarks/search/isic.yaml --rows rows.jsonl --cache CACHE [--workers 4]
+    python benchmarks/search.py PLAN.yaml --rows rows.jsonl --cache CACHE [--workers 4]
 
-A job is a (set, model, seed): it trains or loads its ERM starting point (cached), finds and decides the candidates once, and
-then fine-tunes every cell from there. Rows already in the file are skipped, so a stopped search goes on where it was.
-Group labels are read by `measure` alone.
+A job is a (set, model, seed): it trains or loads its ERM starting point (cached), finds and decides the candidates
+once, and then fine-tunes every cell from there. Rows already in the file are skipped, so a stopped search goes on
+where it was. Group labels are read by `measure` alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ from hf_score.models import load_model
 from hf_score.trainer import SCORETrainer
 
 #: Fields of a cell that are not fields of SCOREConfig.
-EXTRA = {"samples": "oracle", "num_keep": 40, "mask_area": 0.2, "mask_share": 0.5, "wrong_share": 0.0, "threshold": 0.5}
+EXTRA: dict[str, Any] = {
+    "samples": "oracle",
+    "num_keep": 40,
+    "mask_area": 0.2,
+    "mask_share": 0.5,
+    "wrong_share": 0.0,
+    "threshold": 0.5,
+}
 
 
 class Job:

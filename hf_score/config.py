@@ -27,8 +27,8 @@ class SCOREConfig(TrainingArguments):
             position by position.
         score_penalised: the strength of a neuron: its `"activation"` |a|, or its `"contribution"` |a·∂f/∂a| to the
             objective f, which also trains the layers above the probe layer to ignore it.
-        score_swap_weight: weight of the cross-entropy of copies in which a spurious-positive sample and an image of the
-            training batch have swapped what is inside the mask; each copy keeps the label of what is outside.
+        score_swap_weight: weight of the cross-entropy of copies in which a spurious-positive sample and an image of
+            the training batch have swapped what is inside the mask; each keeps the label of what is outside.
         score_objective: what is explained: the class `"logit"`, or its `"margin"` over the strongest other class.
         score_refresh_steps: recompute the shortcut relevance with the current weights every so many optimizer steps;
             0 keeps that of the starting model (the paper's description).

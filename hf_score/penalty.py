@@ -28,8 +28,8 @@ def shortcut_relevance(relevance: Tensor, *, reading: Reading, total: Tensor | N
             fades with the shortcut instead of turning to whatever is left.
 
     Returns:
-        (B, P, C) for `"spatial"`, (B, 1, C) for `"channel"`; non-negative, each sample sums to 1, or to 0 where nothing
-        was positive. Detached.
+        (B, P, C) for `"spatial"`, (B, 1, C) for `"channel"`; non-negative, each sample sums to 1
+        (with `total`: to what is left of it), or to 0 where nothing was positive. Detached.
     """
     positive = relevance.detach().clamp(min=0)
     if reading == "channel":
@@ -63,7 +63,7 @@ def activation_strength(activation: Tensor, *, reading: Reading) -> Tensor:
 
 
 def score_penalty(activation: Tensor, weights: Tensor, *, reading: Reading) -> Tensor:
-    """P of each sample = Σ_k r_k · |a_k| (SCORE, arXiv 2605.13340, figure 1 B; |·| is ours, see `activation_strength`).
+    """P of each sample = Σ_k r_k · |a_k| (SCORE, arXiv 2605.13340, figure 1 B; |·| is ours: `activation_strength`).
 
     Args:
         activation: (B, P, C), activations of the original images at the probe layer.

@@ -72,6 +72,7 @@ METHODS = {
     "erm": ("ERM", "class labels"),
     "continued_erm": ("continued ERM (λ = 0)", "class labels"),
     "random_samples": ("SCORE, random samples", "class labels"),
+    "swap_only": ("swapped copies only (λ → 0)", "class labels + decisions"),
     "random_neurons": ("SCORE, random neurons", "class labels + decisions"),
     "score": ("SCORE", "class labels + decisions"),
 }
@@ -259,14 +260,14 @@ class Run:
             SelectionError: nobody to decide, or nothing was kept.
         """
         path = self.folder / "selection.json"
+        if path.is_file() and not self.arguments.selection:
+            return Selection.load(path)
         candidates = self.scan()
         decider = self.arguments.decider
         if decider == "auto":
             decider = "file" if self.arguments.selection else "oracle"
         if decider == "file" and self.arguments.selection:
             selection = decide_by_file(candidates, self.arguments.selection)
-        elif path.is_file():
-            selection = decide_by_file(candidates, path)
         elif decider == "oracle" and self.data.has_regions:
             regions = self._regions("train", candidates.idx)
             selection = decide_by_oracle(
@@ -298,15 +299,18 @@ class Run:
             changes: dict[str, Any] = {"freeze_batch_norm": self.config.freeze_batch_norm}
             if method == "continued_erm":
                 changes["score_lambda"] = 0.0
+            elif method == "swap_only":
+                changes["score_lambda"] = 1e-9  # the copies stay, the penalty weighs nothing
             elif method == "random_neurons":
                 changes["score_random_neurons"] = True
             lambdas = [self.config.score_lambda]
-            if method != "continued_erm" and self.arguments.lambdas:
+            chooses = method not in ("continued_erm", "swap_only")
+            if chooses and self.arguments.lambdas:
                 lambdas = [float(value) for value in self.arguments.lambdas.split(",")]
             self._say(f"Fine-tuning: {METHODS[method][0]}.")
-            best: tuple[float, PreTrainedModel, SCORETrainer] | None = None
+            best: tuple[float, Any, SCORETrainer] | None = None
             for value in lambdas:
-                if method != "continued_erm":
+                if chooses:
                     changes["score_lambda"] = value
                 trainer_folder = self.folder / "checkpoints" / f"{method}-{value:g}"
                 trainer = self._trainer(self.erm(), folder=trainer_folder, samples=samples, **changes)
@@ -412,7 +416,7 @@ class Run:
             for position in generator.choice(members, size=min(size, len(members)), replace=False):
                 hits.append(ScanHit(math.nan, int(position), int(ids[position]), label))
         drawn = explain_hits(
-            self.erm().to(self.config.device),
+            self.erm(),
             self.train_view,
             hits,
             dataset_fingerprint=self.data.fingerprint,
@@ -427,7 +431,7 @@ class Run:
     def _trainer(
         self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
     ) -> SCORETrainer:
-        config = dataclasses.replace(self.config, output_dir=str(folder), **changes)
+        config = dataclasses.replace(self.config, output_dir=str(folder), push_to_hub=False, **changes)
         return SCORETrainer(
             model=model,
             args=config,
@@ -468,7 +472,9 @@ class Run:
         if not chosen:
             return None
         heatmaps, _ = self._explain_test(model, chosen)
-        shares = relevance_in_region(heatmaps, np.stack([regions[idx] for idx in chosen]))
+        shares = relevance_in_region(
+            heatmaps, np.stack([region for idx in chosen if (region := regions[idx]) is not None])
+        )
         return float(np.nanmean(shares))
 
     @cached_property
@@ -482,7 +488,7 @@ class Run:
         rows = {idx: row for row, idx in enumerate(self._test_labels)}
         pixel_values = self._pixel_values(self.test_view, [rows[idx] for idx in chosen]).to(self.config.device)
         classes = torch.as_tensor(targets if targets is not None else [self._test_labels[idx] for idx in chosen])
-        model.to(self.config.device)
+        model.to(self.config.device)  # type: ignore[arg-type]
         heatmaps = []
         with Explainer(model) as explainer:
             for part in torch.arange(len(chosen)).split(self.config.per_device_eval_batch_size):
@@ -493,7 +499,7 @@ class Run:
 
     @cached_property
     def _heatmap_images(self) -> list[tuple[int, int]]:
-        """(idx, explained class) of up to 8 test images: with the attribute where regions are known, of every class."""
+        """(idx, explained class) of up to 8 test images of every class, with the attribute where regions are known."""
         classes = sorted({d.label for d in self.decide().spurious})
         labels = self._test_labels
         pool = _evenly(list(labels), 400)
@@ -514,7 +520,11 @@ class Run:
         after, _ = self._explain_test(self._load(self.folder / "score"), chosen, targets)
         names = self.data.class_names
         captions = [f"{names[labels[idx]]}: evidence for {names[target]}" for idx, target in self._heatmap_images]
-        return heatmap_pairs(_viewable(pixel_values), before, after, captions=captions)
+        regions = None
+        if self.data.has_regions:
+            known = self._regions("test", chosen)
+            regions = np.stack([np.zeros(before.shape[1:]) if r is None else r for r in known]) > 0.5
+        return heatmap_pairs(_viewable(pixel_values), before, after, captions=captions, regions=regions)
 
     def _regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
         region_of = self.data.regions(split)
@@ -573,7 +583,7 @@ class Run:
         self.state.wait_for_everyone()
 
     def _load(self, folder: Path) -> PreTrainedModel:
-        return AutoModelForImageClassification.from_pretrained(folder).to(self.config.device)
+        return AutoModelForImageClassification.from_pretrained(folder).to(self.config.device)  # type: ignore[arg-type]
 
     def _last_checkpoint(self, folder: Path) -> str | None:
         from transformers.trainer_utils import get_last_checkpoint
@@ -600,7 +610,8 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     """
     folder = Path(config.output_dir or "score-run")
     if config.eval_strategy == "no":
-        config = dataclasses.replace(config, eval_strategy="epoch")  # the report shows held-out accuracy per epoch
+        # The report shows held-out accuracy per epoch, and curves of loss and penalty.
+        config = dataclasses.replace(config, eval_strategy="epoch", logging_steps=min(config.logging_steps, 10))
     config.device  # noqa: B018  starts torch.distributed where there are several processes
     _check_folder(folder, arguments)
     seeds = [config.seed + n for n in range(arguments.num_seeds)]
@@ -634,9 +645,14 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
             page = folder / "report" / page.name
         with atomic_folder(folder / "model") as temporary:
             shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
-            card = render_model_card(results, model_name=folder.name, base_model=None)
+            card = render_model_card(results, model_name=folder.name, base_model=arguments.model)
             write_text(temporary / "README.md", card)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
+        if config.push_to_hub:
+            from .hub import push_run  # needs the network; nothing else here does
+
+            print(f"pushed:  {push_run(folder, config.hub_model_id or folder.name, private=config.hub_private_repo)}")
     first.state.wait_for_everyone()
     return results
 
@@ -675,8 +691,19 @@ def _merge(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training_fields(config: SCOREConfig) -> dict[str, Any]:
-    names = ("seed", "num_train_epochs", "max_steps", "learning_rate", "per_device_train_batch_size",
-             "gradient_accumulation_steps", "weight_decay", "lr_scheduler_type", "warmup_steps", "bf16", "fp16")  # fmt: skip
+    names = (
+        "seed",
+        "num_train_epochs",
+        "max_steps",
+        "learning_rate",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "weight_decay",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "bf16",
+        "fp16",
+    )
     return {**config.score_fields(), **{name: getattr(config, name) for name in names}}
 
 

@@ -68,6 +68,7 @@ class SCORETrainer(Trainer):
         HFScoreError: a penalty without samples.
     """
 
+    args: SCOREConfig  # type: ignore[assignment]
     _tag_names = ("hf-score", "score", "shortcut-mitigation")
 
     def __init__(
@@ -250,8 +251,8 @@ class SCORETrainer(Trainer):
             with torch.no_grad(), _eval_mode(model):
                 for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
                     strength = self._strength(model, samples.pixel_values[part], samples.labels[part])
-                    weights = self._relevance[part]
-                    penalties.append(score_penalty(strength.detach(), weights, reading=self.args.score_reading))
+                    penalty = score_penalty(strength.detach(), self._relevance[part], reading=self.args.score_reading)
+                    penalties.append(penalty)
             self._scale = torch.cat(penalties).mean().clamp(min=1e-12)
         self._relevance_step = step
 
@@ -297,7 +298,7 @@ class SCORETrainer(Trainer):
     def reliance(self) -> float:
         """How much of the class evidence of held-out spurious-positive samples still sits in their masked images.
 
-        1 on the starting model, 0 when the masked image says no more about the class than an empty one (METHOD, step 6).
+        1 on the starting model, 0 when the masked image says no more about the class than an empty one.
         """
         assert self.held_out_samples is not None
         model = self.accelerator.unwrap_model(self.model)
@@ -310,6 +311,7 @@ class SCORETrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Note the starting model's reliance before the first step, then train."""
         if self.held_out_samples is not None and len(self.held_out_samples):
+            assert self.model is not None
             self._move_model_to_device(self.model, self.args.device)
             self.reliance()
         return super().train(*args, **kwargs)
@@ -344,10 +346,9 @@ class SCORETrainer(Trainer):
         return plain and not sharded_training
 
     def _load_strictly(self, folder: str) -> None:
-        assert self.model is not None
-        loaded, info = type(self.model).from_pretrained(
-            folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True
-        )
+        assert isinstance(self.model, PreTrainedModel)
+        load: Any = type(self.model).from_pretrained
+        loaded, info = load(folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True)
         if info["missing_keys"] or info["mismatched_keys"]:
             lost = sorted(info["missing_keys"])[:3] or sorted(map(str, info["mismatched_keys"]))[:3]
             raise ModelError(f"checkpoint {folder} does not hold {lost}: it is not a checkpoint of this model.")
@@ -383,6 +384,12 @@ class SCORETrainer(Trainer):
 
     # ---- Publishing ----
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Leave no pickle beside the weights: `training_args.bin` holds local paths, and nobody should load it."""
+        super()._save(output_dir, state_dict=state_dict)
+        if self.args.should_save:
+            (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the SCORE card when `results` are there (`hf_score.run` sets them), else the base class's draft."""
         if self.results is None:
@@ -394,9 +401,11 @@ class SCORETrainer(Trainer):
             return
         from .report import render_model_card  # the report sits above the trainer and is only needed here
 
-        name = kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or Path(self.args.output_dir).name
+        name = (
+            kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or Path(self.args.output_dir or ".").name
+        )
         card = render_model_card(self.results, model_name=name, license=kwargs.get("license"))
-        write_bytes(Path(self.args.output_dir) / "README.md", card.encode())
+        write_bytes(Path(self.args.output_dir or ".") / "README.md", card.encode())
 
 
 class ClassBalancedSampler(Sampler[int]):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tiny import square_images, square_samples, tiny_processor, tiny_vit
 from datasets import Dataset
+from tiny import square_images, square_samples, tiny_processor, tiny_vit
 from transformers import (
     AutoModelForImageClassification,
     TimmWrapperConfig,

@@ -37,10 +37,10 @@ class Candidates:
     Attributes:
         idx, position, labels: (n,) int64: stable id, row in the training view, class.
         logits: (n,) logit of the class, original image.
-        masked_margins: (n,) margin of the class over the strongest other one, masked image: above 0, the mask suffices.
+        masked_margins: (n,) class margin over the strongest other one, masked image; above 0 it suffices.
         heatmaps: (n, H, W) float32, relevance at the pixels, channels summed.
         masks: (n, H, W) bool.
-        shortcut_relevance: (n, C) float32, ReLU of the masked image's relevance at the probe layer, summed over positions.
+        shortcut_relevance: (n, C) float32, ReLU of the masked image's probe-layer relevance, summed over positions.
         dataset_fingerprint, model_fingerprint, layer: what they were made from.
     """
 
@@ -131,7 +131,7 @@ class Candidates:
         except (OSError, ValueError) as error:
             raise SelectionError(f"{folder} holds no candidates ({error}): run the scan again.") from None
         arrays = {name: np.asarray(table[name][:]) for name in _ARRAYS}
-        return cls(**arrays, **{name: about[name] for name in _FIELDS})
+        return cls(**arrays, **{name: about[name] for name in _FIELDS})  # type: ignore[arg-type]
 
 
 _ARRAYS = ("idx", "position", "labels", "logits", "masked_margins", "heatmaps", "masks", "shortcut_relevance")

@@ -1,4 +1,4 @@
-"""Deciding which candidates are spurious-positive (METHOD step 4) without a person at the screen: file, oracle, chance."""
+"""Deciding which candidates are spurious-positive without a person at the screen: by file, oracle or chance."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ __all__ = ["relevance_mask"]
 def relevance_mask(heatmaps: Tensor, *, share: float = 0.5, max_area: float = 0.2, blur: float = 0.05) -> Tensor:
     """Keep the smallest region that holds a given share of the positive relevance, bounded by area.
 
-    The positive relevance is blurred, pixels are taken in falling order until they hold `share` of it, and no more than
-    `max_area` of the pixels are kept. That masks exist is the paper's (SCORE, arXiv 2605.13340, figure 1 A); how they are
-    made is ours.
+    The positive relevance is blurred, pixels are taken in falling order until they hold `share` of it, and no
+    more than `max_area` of the pixels are kept. That masks exist is the paper's (SCORE, arXiv 2605.13340, figure 1 A);
+    how they are made is ours.
 
     Args:
         heatmaps: (B, H, W), signed relevance.

@@ -40,8 +40,8 @@ def scan(
     """Per class, the `num_candidates` images of that class with the highest pre-softmax logit of it.
 
     One forward pass, shared out over the processes of an `accelerate launch`; memory grows with classes times
-    candidates, not with the data set. Equal logits are ordered by position, so the result does not depend on the number
-    of processes. SCORE, arXiv 2605.13340, section "spurious-positive samples" (m = 100).
+    candidates, not with the data set. Equal logits are ordered by position, so the result does not depend on the
+    number of processes. SCORE, arXiv 2605.13340, section "spurious-positive samples" (m = 100).
 
     Args:
         model: classifier whose output has `.logits` (B, K); left as it was.

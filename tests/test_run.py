@@ -1,0 +1,146 @@
+"""The user's command, from data to report, and every bad input in one sentence with exit status 2."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+from hf_score.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = [
+    *("--model", "test_resnet", "--from_scratch", "--image_size", "32", "--use_cpu", "--disable_tqdm", "true"),
+    *("--erm_epochs", "3", "--erm_learning_rate", "2e-3", "--max_steps", "3", "--per_device_train_batch_size", "32"),
+    *("--mask_area", "0.08", "--oracle_threshold", "0.1", "--num_candidates", "20", "--score_layer", "stage2"),
+]
+
+
+def folder_of_squares(folder: Path, *, classes: int = 2, extra: dict | None = None) -> Path:
+    """An imagefolder with metadata.csv: class 1 carries a bright square."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 8)):
+        (folder / split).mkdir(parents=True)
+        lines = ["file_name,label,spurious,group"]
+        for i in range(count):
+            label = i % classes
+            image = generator.integers(0, 120, size=(32, 32, 3), dtype=np.uint8)
+            if label:
+                image[:8, :8] = 255
+            Image.fromarray(image).save(folder / split / f"{i}.png")
+            lines.append(f"{i}.png,{label},{label},{3 * label}")
+        (folder / split / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    command = [sys.executable, str(ROOT / "examples" / "run_score.py"), "--dataset", "fashion_patch", *TINY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [*command, "--output_dir", str(folder)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "has no head for these classes: fine-tuning it first" in done.stdout
+    assert "worst group" in done.stdout and "index.html" in done.stdout
+    return folder
+
+
+def test_a_run_leaves_everything_it_promises(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert list(results["methods"]) == ["erm", "score"]
+    for method in results["methods"].values():
+        metrics = method["runs"][0]["metrics"]
+        groups = [value for value in metrics["group_accuracy"].values() if value is not None]
+        assert metrics["worst_group_accuracy"] == min(groups) and len(groups) == 4
+        assert 0 <= method["runs"][0]["relevance_in_region"] <= 1
+    assert results["selection"]["decided_by"] == "oracle"
+    selection = json.loads((finished / "selection.json").read_text())
+    assert selection["schema"] == "hf-score/selection/1" and selection["decisions"]
+    page = (finished / "report" / "index.html").read_text()
+    assert "data:image/png" in page and 'src="http' not in page
+    assert sorted(p.name for p in (finished / "contact_sheets").iterdir()) == ["pullover.png", "shirt.png"]
+    assert not list(finished.rglob("training_args.bin")) and not (finished / "checkpoints").exists()
+
+
+def test_the_model_is_a_stock_checkpoint(finished):
+    classifier = pipeline("image-classification", model=str(finished / "model"))
+    answer = classifier(Image.new("RGB", (32, 32)))
+    assert {entry["label"] for entry in answer} == {"pullover", "shirt"}
+    assert "| SCORE |" in (finished / "model" / "README.md").read_text().replace("**", "")
+
+
+def test_a_selection_file_decides_and_one_for_another_data_set_is_refused(finished, tmp_path, capsys):
+    mine = tmp_path / "selection.json"
+    content = json.loads((finished / "selection.json").read_text())
+    content["dataset_fingerprint"] = "0" * 16
+    mine.write_text(json.dumps(content))
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "selection.json").unlink()
+    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run), "--selection", str(mine)]
+    assert main(["decide", *words]) == 2
+    assert "decided for another data set (fingerprint 0000000000000000" in capsys.readouterr().err
+    assert not (run / "selection.json").exists()
+    content = json.loads((finished / "selection.json").read_text())
+    mine.write_text(json.dumps(content))
+    assert main(["decide", *words]) == 0
+    assert json.loads((run / "selection.json").read_text()) == content
+
+
+def bad(name: str, folder: Path) -> tuple[list[str], str]:
+    """Options that are wrong in one way, and what the sentence has to say."""
+    if name == "no such folder":
+        return ["--dataset", str(folder / "nowhere")], "nowhere"
+    if name == "not empty":
+        (folder / "out").mkdir()
+        (folder / "out" / "mine.txt").write_text("keep me")
+        return ["--dataset", "fashion_patch"], "is not empty"
+    if name == "hub id offline":
+        return ["--dataset", "fashion_patch", "--model", "google/vit-base-patch16-224"], "google/vit-base-patch16-224"
+    if name == "unsupported architecture":
+        return ["--dataset", "fashion_patch", "--model", "test_convnext"], "ConvNeXt"
+    data = folder_of_squares(folder / "data", classes=1 if name == "one class" else 2)
+    if name == "no label":
+        table = data / "train" / "metadata.csv"
+        table.write_text(table.read_text().replace("label,", "kind,"))
+        return ["--dataset", str(data)], "label"
+    if name == "truncated image":
+        image = data / "train" / "3.png"
+        image.write_bytes(image.read_bytes()[:200])
+        return ["--dataset", str(data)], "3.png"
+    assert name == "one class"
+    return ["--dataset", str(data)], "one class"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no such folder",
+        "not empty",
+        "hub id offline",
+        "unsupported architecture",
+        "no label",
+        "truncated image",
+        "one class",
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(name, tmp_path, capsys):
+    options, said = bad(name, tmp_path)
+    before = sorted(p.name for p in (tmp_path / "out").glob("*"))
+    scratch = [] if "google" in str(options) else ["--from_scratch"]
+    words = ["--model", "test_resnet", *scratch, "--image_size", "32", "--use_cpu", *options]
+    if name == "hub id offline":
+        words = [word for word in words if word not in ("--image_size", "32")]
+    assert main(["run", *words, "--output_dir", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    sentence = error[error.index("error: ") :].strip()
+    assert said.lower() in sentence.lower() and "\n" not in sentence, sentence
+    assert sorted(p.name for p in (tmp_path / "out").glob("*")) == before
