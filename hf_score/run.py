@@ -223,6 +223,7 @@ class Run:
                     score_lambda=0.0,
                     freeze_batch_norm=False,
                     num_train_epochs=self.arguments.erm_epochs,
+                    max_steps=-1,
                     learning_rate=self.arguments.erm_learning_rate,
                 )
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
@@ -377,6 +378,7 @@ class Run:
         }
         if self.state.is_main_process:
             write_json(self.folder / "results.json", results)
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.state.wait_for_everyone()
         return results
 
@@ -647,7 +649,6 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
             shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
             card = render_model_card(results, model_name=folder.name, base_model=arguments.model)
             write_text(temporary / "README.md", card)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
         if config.push_to_hub:
             from .hub import push_run  # needs the network; nothing else here does
