@@ -65,7 +65,11 @@ def _parse(words: list[str]):
     from .config import SCOREConfig
     from .run import RunArguments
 
-    return HfArgumentParser([RunArguments, SCOREConfig]).parse_args_into_dataclasses(words)  # type: ignore[list-item]
+    parser = HfArgumentParser([RunArguments, SCOREConfig])  # type: ignore[list-item]
+    try:
+        return parser.parse_args_into_dataclasses(words)
+    except ValueError as error:  # TrainingArguments refuses combinations of its own
+        raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
 
 
 def _run(words: list[str]) -> None:

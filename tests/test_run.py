@@ -95,6 +95,15 @@ def test_a_selection_file_decides_and_one_for_another_data_set_is_refused(finish
     assert json.loads((run / "selection.json").read_text()) == content
 
 
+def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys):
+    words = ["--model", "test_resnet", "--dataset", "fashion_patch", "--output_dir", str(tmp_path / "out")]
+    assert main(["run", *words, "--score_lambda", "-1"]) == 2
+    assert "score_lambda is -1.0" in capsys.readouterr().err
+    assert main(["run", *words, "--fp16", "true", "--bf16", "true", "--use_cpu", "true"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
 def bad(name: str, folder: Path) -> tuple[list[str], str]:
     """Options that are wrong in one way, and what the sentence has to say."""
     if name == "no such folder":
