@@ -36,6 +36,7 @@ from .config import SCOREConfig
 from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask
 from .detection import (
     Candidates,
+    Decision,
     Selection,
     SpuriousSamples,
     decide_at_random,
@@ -43,7 +44,7 @@ from .detection import (
     decide_by_oracle,
     find_candidates,
 )
-from .detection.candidates import explain_hits
+from .detection.candidates import explain_hits, make_selection
 from .detection.scan import ScanHit
 from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_json, write_text
@@ -275,9 +276,17 @@ class Run:
                 candidates, regions, num_keep=self.arguments.num_keep, threshold=self.arguments.oracle_threshold
             )
         else:
+            draft = self.folder / "selection-draft.json"
+            if self.state.is_main_process:
+                undecided = [
+                    Decision(idx=int(idx), label=int(label), verdict="unsure", decided_by="person")
+                    for idx, label in zip(candidates.idx, candidates.labels, strict=True)
+                ]
+                make_selection(candidates, undecided).save(draft)
             raise SelectionError(
                 f"nobody has decided yet which candidates are spurious: look at {self.folder / 'contact_sheets'}, "
-                f"list the samples in a selection file and run again with --resume --selection FILE."
+                f'write "spurious" for those that show a shortcut in {draft} and run again with '
+                f"--resume --selection {draft}."
             )
         if not selection.spurious:
             raise SelectionError(

@@ -95,6 +95,21 @@ def test_a_selection_file_decides_and_one_for_another_data_set_is_refused(finish
     assert json.loads((run / "selection.json").read_text()) == content
 
 
+def test_a_person_decides_in_the_draft_that_a_run_without_masks_leaves(tmp_path, capsys):
+    data, run = folder_of_squares(tmp_path / "data"), tmp_path / "run"
+    words = ["run", "--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
+    assert main(words) == 2
+    draft = run / "selection-draft.json"
+    assert "nobody has decided yet" in capsys.readouterr().err and draft.is_file()
+    content = json.loads(draft.read_text())
+    assert [d["verdict"] for d in content["decisions"]] == ["unsure"] * 8
+    for decision in content["decisions"][4:]:
+        decision["verdict"] = "spurious"
+    draft.write_text(json.dumps(content))
+    assert main([*words, "--resume", "--selection", str(draft)]) == 0
+    assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "person"
+
+
 def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys):
     words = ["--model", "test_resnet", "--dataset", "fashion_patch", "--output_dir", str(tmp_path / "out")]
     assert main(["run", *words, "--score_lambda", "-1"]) == 2
