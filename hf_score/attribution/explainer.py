@@ -137,8 +137,7 @@ class Explainer:
                 with _recording(probe, recorded):
                     output = self._copy(x)
                 logits = getattr(output, "logits", output)
-                explained = _explained(logits, classes, objective)
-                (slopes,) = torch.autograd.grad(explained.sum(), logits, retain_graph=True)
+                slopes = _slopes(logits.detach(), classes, objective)
                 start = logits.detach() * slopes if self._is_composite else slopes
                 at = ([x] if pixels else []) + recorded[-1:]
                 gradients = torch.autograd.grad(logits, at, start)
@@ -147,7 +146,7 @@ class Explainer:
         if probe is not None:
             layer_relevance = probe.to_positions(relevances[-1])
             layer_activation = probe.to_positions(recorded[-1].detach())
-        explained = explained.detach()
+        explained = (logits.detach() * slopes).sum(1)
         total = relevances[0].flatten(1).sum(1)
         return Explanation(
             logits=logits.detach(),
@@ -182,20 +181,20 @@ class Explainer:
         return ProbeLayer(name, self._copy.get_submodule(name))
 
 
-def _explained(logits: Tensor, targets: Tensor, objective: str) -> Tensor:
-    """The explained output of each sample, (B,)."""
+def _slopes(logits: Tensor, targets: Tensor, objective: str) -> Tensor:
+    """The derivative of each sample's explained output with respect to its logits, (B, K)."""
     classes = logits.shape[1]
     targets = targets.expand(len(logits)).unsqueeze(1)
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
         raise ModelError(f"A target is not among the model's {classes} classes; give numbers from 0 to {classes - 1}.")
-    logit = logits.gather(1, targets).squeeze(1)
+    slopes = torch.zeros_like(logits).scatter(1, targets, 1.0)
     if objective == "logit":
-        return logit
+        return slopes
     if objective != "margin":
         raise ModelError(f"There is no objective {objective!r}; use 'logit' or 'margin'.")
     if classes < 2:
         raise ModelError("A model with one logit has no margin; use objective='logit'.")
-    return logit - logits.scatter(1, targets, -torch.inf).amax(1)
+    return slopes.scatter(1, logits.scatter(1, targets, -torch.inf).argmax(1, keepdim=True), -1.0)
 
 
 @contextmanager

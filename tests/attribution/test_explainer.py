@@ -189,9 +189,8 @@ def test_input_x_gradient_is_what_it_says(model, pixels):
     torch.testing.assert_close(explanation.relevance, (x * gradients[0]).sum(1).detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_margin_is_the_difference_of_two_explanations(pixels):
+def test_margin_is_the_difference_of_two_explanations(model, pixels):
     """LRP is linear in what it starts from, so R(margin) = R(class) − R(strongest other class)."""
-    model = timm.create_model("test_resnet", num_classes=4)
     with Explainer(model) as explainer:
         margin = explainer.explain(pixels, 2, objective="margin")
         others = margin.logits.clone()
