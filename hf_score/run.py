@@ -277,7 +277,7 @@ class Run:
             )
         else:
             draft = self.folder / "selection-draft.json"
-            if self.state.is_main_process:
+            if self.state.is_main_process and not draft.exists():  # a person may have begun to fill it in
                 undecided = [
                     Decision(idx=int(idx), label=int(label), verdict="unsure", decided_by="person")
                     for idx, label in zip(candidates.idx, candidates.labels, strict=True)

@@ -106,6 +106,7 @@ def test_a_person_decides_in_the_draft_that_a_run_without_masks_leaves(tmp_path,
     for decision in content["decisions"][4:]:
         decision["verdict"] = "spurious"
     draft.write_text(json.dumps(content))
+    assert main([*words, "--resume"]) == 2 and json.loads(draft.read_text()) == content
     assert main([*words, "--resume", "--selection", str(draft)]) == 0
     assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "person"
 
