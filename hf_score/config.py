@@ -22,18 +22,22 @@ class SCOREConfig(TrainingArguments):
     Parameters that control the penalty:
         score_lambda: λ, the weight of the penalty beside the cross-entropy. The penalty is scaled to 1 on the starting
             model, so λ is in nats and carries over between models. 0 makes training bit-identical to `Trainer`.
+        score_penalised: what the shortcut contributes: `"difference"`, the change of the class margin when the masked
+            region is exchanged with that of an image of another class; or what the shortcut neurons at the probe layer
+            say: their `"activation"` |a| (the paper's), or their `"contribution"` |a·∂f/∂a| to the objective f, which
+            also trains the layers above the probe layer to ignore it.
+        score_swap_weight: weight w of the cross-entropy of the copies with exchanged regions; each keeps the label of
+            what is outside the region.
+        score_batch_size: spurious-positive samples per optimizer step, over all processes.
+        score_held_out_share: share of the spurious-positive samples that is never penalised and measures reliance.
+
+    Parameters of the penalty on neurons (`score_penalised` other than `"difference"`):
         score_layer: the probe layer: `"last"`, a stage or block (`"stage3"`, `"block4"`, `-2`), or a dotted name.
         score_reading: `"channel"` pools relevance and activation over positions first, `"spatial"` pairs them
             position by position.
-        score_penalised: the strength of a neuron: its `"activation"` |a|, or its `"contribution"` |a·∂f/∂a| to the
-            objective f, which also trains the layers above the probe layer to ignore it.
-        score_swap_weight: weight of the cross-entropy of copies in which a spurious-positive sample and an image of
-            the training batch have swapped what is inside the mask; each keeps the label of what is outside.
         score_objective: what is explained: the class `"logit"`, or its `"margin"` over the strongest other class.
         score_refresh_steps: recompute the shortcut relevance with the current weights every so many optimizer steps;
             0 keeps that of the starting model (the paper's description).
-        score_batch_size: spurious-positive samples per optimizer step, over all processes.
-        score_held_out_share: share of the spurious-positive samples that is never penalised and measures reliance.
         score_random_neurons: control: give every neuron the relevance of another, randomly drawn one.
         score_unmasked: control: take the relevance of the whole image instead of the masked one.
 
@@ -41,39 +45,41 @@ class SCOREConfig(TrainingArguments):
         freeze_batch_norm: keep normalisation layers with running statistics in eval mode. Default: whenever
             `score_lambda` is above 0.
         class_balanced: draw training images (with replacement) so that every class is seen equally often. Class labels
-            alone decide.
+            alone decide. Default: whenever `score_lambda` is above 0.
         allow_group_oracle: let a metric that needs group labels choose the checkpoint. The result is an oracle's and
             is marked so wherever it is shown.
 
     Default that differs from `TrainingArguments`: `remove_unused_columns=False` (the collator reads the image column).
     """
 
-    score_lambda: float = field(default=1.0, metadata={"help": "Weight of the penalty; 0 is plain fine-tuning."})
+    score_lambda: float = field(default=3.0, metadata={"help": "Weight of the penalty; 0 is plain fine-tuning."})
+    score_penalised: Literal["difference", "activation", "contribution"] = field(
+        default="difference",
+        metadata={"help": "Margin change when the region is exchanged, or at the probe layer |a| or |a * df/da|."},
+    )
+    score_swap_weight: float = field(default=1.0, metadata={"help": "Weight of copies with exchanged regions."})
+    score_batch_size: int = field(default=16, metadata={"help": "Spurious-positive samples per step, all processes."})
+    score_held_out_share: float = field(
+        default=0.25, metadata={"help": "Share of spurious-positive samples kept to measure reliance."}
+    )
     score_layer: str = field(default="last", metadata={"help": "Probe layer: last, stage3, block4, -2, dotted name."})
     score_reading: Literal["channel", "spatial"] = field(
         default="spatial", metadata={"help": "Pool over positions first (channel), or not (spatial)."}
     )
-    score_penalised: Literal["activation", "contribution"] = field(
-        default="activation", metadata={"help": "Strength of a neuron: |a|, or |a * df/da|."}
-    )
-    score_swap_weight: float = field(default=1.0, metadata={"help": "Weight of copies with swapped masked regions."})
     score_objective: Literal["logit", "margin"] = field(
         default="logit", metadata={"help": "Explain the class logit, or its margin over the next class."}
     )
     score_refresh_steps: int = field(
         default=8, metadata={"help": "Recompute shortcut relevance every N steps; 0 = never."}
     )
-    score_batch_size: int = field(default=16, metadata={"help": "Spurious-positive samples per step, all processes."})
-    score_held_out_share: float = field(
-        default=0.25, metadata={"help": "Share of spurious-positive samples kept to measure reliance."}
-    )
     score_random_neurons: bool = field(default=False, metadata={"help": "Control: shuffle relevance over neurons."})
     score_unmasked: bool = field(default=False, metadata={"help": "Control: relevance of the unmasked image."})
     freeze_batch_norm: bool | None = field(
         default=None, metadata={"help": "BatchNorm in eval mode while training. Default: if score_lambda > 0."}
     )
-    class_balanced: bool = field(
-        default=False, metadata={"help": "Draw training images so that every class is seen equally often."}
+    class_balanced: bool | None = field(
+        default=None,
+        metadata={"help": "Draw training images so that classes are seen equally. Default: if score_lambda > 0."},
     )
     allow_group_oracle: bool = field(
         default=False, metadata={"help": "Let group labels choose the checkpoint. Marked as oracle everywhere."}
@@ -101,6 +107,13 @@ class SCOREConfig(TrainingArguments):
                 f"metric_for_best_model is {metric!r}, which needs group labels: choose a label-free metric such as "
                 "'selection', or set allow_group_oracle=True to report an oracle's result."
             )
+        if self.score_penalised == "difference" and (self.score_random_neurons or self.score_unmasked):
+            raise HFScoreError(
+                "score_random_neurons and score_unmasked are controls of the penalty on neurons: set "
+                "score_penalised='activation' too, or leave them off."
+            )
+        if self.class_balanced is None:
+            self.class_balanced = self.score_lambda > 0
         if self.freeze_batch_norm is None:
             self.freeze_batch_norm = self.score_lambda > 0
 

@@ -1,4 +1,7 @@
-"""The SCORE penalty as pure tensor functions: what is paid for shortcut neurons that contribute.
+"""The SCORE penalty as pure tensor functions: what is paid for a shortcut that contributes.
+
+Two measures of the contribution: what exchanging the region changes (`margin_difference`, the default), and the
+strength of the shortcut neurons at the probe layer (`score_penalty`, the paper's).
 
 Nothing here touches models, disks or processes. `hf_score.trainer` feeds it.
 """
@@ -10,7 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Reading", "activation_strength", "positive_total", "score_penalty", "shortcut_relevance"]
+__all__ = [
+    "Reading",
+    "activation_strength",
+    "margin",
+    "margin_difference",
+    "positive_total",
+    "score_penalty",
+    "shortcut_relevance",
+]
 
 Reading = Literal["channel", "spatial"]
 
@@ -75,3 +86,32 @@ def score_penalty(activation: Tensor, weights: Tensor, *, reading: Reading) -> T
     """
     strength = activation_strength(activation.float(), reading=reading)
     return (weights.float() * strength).sum(dim=(1, 2))
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B,): the logit of the class minus the strongest of the others.
+
+    Args:
+        logits: (B, K), K ≥ 2.
+        labels: (B,).
+    """
+    logits = logits.float()
+    of_class = logits.gather(1, labels[:, None])[:, 0]
+    return of_class - logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+
+
+def margin_difference(with_region: Tensor, without_region: Tensor, labels: Tensor) -> Tensor:
+    """|margin with the region − margin without it|: what the region contributes to the decision, for or against.
+
+    Ours. LRP's shortcut relevance sees positive evidence only; a region that inhibits another class, or whose absence
+    counts, has none, and training moves the shortcut there. Exchanging the region measures all of it.
+
+    Args:
+        with_region: (B, K), logits of images that show the region.
+        without_region: (B, K), logits of the same images without it.
+        labels: (B,), the class that the region is spurious evidence for.
+
+    Returns:
+        (B,), ≥ 0, in logits.
+    """
+    return (margin(with_region, labels) - margin(without_region, labels)).abs()

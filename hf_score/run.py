@@ -73,7 +73,8 @@ METHODS = {
     "erm": ("ERM", "class labels"),
     "continued_erm": ("continued ERM (λ = 0)", "class labels"),
     "random_samples": ("SCORE, random samples", "class labels"),
-    "swap_only": ("swapped copies only (λ → 0)", "class labels + decisions"),
+    "random_regions": ("SCORE, random regions", "class labels + decisions"),
+    "swap_only": ("exchanged copies only (λ → 0)", "class labels + decisions"),
     "random_neurons": ("SCORE, random neurons", "class labels + decisions"),
     "score": ("SCORE", "class labels + decisions"),
 }
@@ -109,11 +110,11 @@ class RunArguments:
     )
     selection: str | None = field(default=None, metadata={"help": "Selection file (JSON) to decide by."})
     num_keep: int = field(default=40, metadata={"help": "Spurious-positive samples per class for the oracle (t)."})
-    oracle_threshold: float = field(default=0.5, metadata={"help": "Least share of relevance in the region."})
+    oracle_threshold: float = field(default=0.3, metadata={"help": "Least share of relevance in the region."})
     lambdas: str | None = field(
         default=None, metadata={"help": "Comma-separated λ to choose from, label-free; overrides score_lambda."}
     )
-    controls: bool = field(default=False, metadata={"help": "Also run continued ERM, random samples and neurons."})
+    controls: bool = field(default=False, metadata={"help": "Also run the controls (METHODS of hf_score.run)."})
     num_seeds: int = field(default=1, metadata={"help": "Repeat with this many seeds, from --seed on."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run in the output folder."})
 
@@ -223,6 +224,7 @@ class Run:
                     folder=trainer_folder,
                     score_lambda=0.0,
                     freeze_batch_norm=False,
+                    class_balanced=self.config.class_balanced,
                     num_train_epochs=self.arguments.erm_epochs,
                     max_steps=-1,
                     learning_rate=self.arguments.erm_learning_rate,
@@ -306,7 +308,10 @@ class Run:
         folder = self.folder / method
         if not (folder / "config.json").is_file():
             samples = self._samples(method)
-            changes: dict[str, Any] = {"freeze_batch_norm": self.config.freeze_batch_norm}
+            changes: dict[str, Any] = {
+                "freeze_batch_norm": self.config.freeze_batch_norm,
+                "class_balanced": self.config.class_balanced,
+            }
             if method == "continued_erm":
                 changes["score_lambda"] = 0.0
             elif method == "swap_only":
@@ -417,7 +422,8 @@ class Run:
     def _samples(self, method: str) -> SpuriousSamples:
         candidates, selection = self.scan(), self.decide()
         if method != "random_samples":
-            return candidates.samples(selection, self.train_view, processor=self.processor)
+            samples = candidates.samples(selection, self.train_view, processor=self.processor)
+            return samples.move_masks(seed=self.config.seed) if method == "random_regions" else samples
         generator = np.random.default_rng(self.config.seed)
         labels, ids = np.asarray(self.data.train["label"]), np.asarray(self.data.train["idx"])
         hits = []
@@ -634,7 +640,9 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     first.state.wait_for_everyone()
     if first.state.is_main_process:
         write_json(folder / "run.json", _plain({**asdict(arguments), **_training_fields(config)}))
-    methods = list(METHODS) if arguments.controls else ["erm", "score"]
+    methods = [m for m in METHODS if m != "random_neurons" or config.score_penalised != "difference"]
+    if not arguments.controls:
+        methods = ["erm", "score"]
     results: dict[str, Any] = {}
     for seed_config in configs:
         one = first

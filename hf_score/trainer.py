@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,18 @@ from transformers.trainer_utils import EvalLoopOutput
 from .attribution import Explainer, find_layer
 from .config import SCOREConfig
 from .data import ImageCollator
-from .detection.samples import SpuriousSamples, reliance, swap_regions
+from .detection.samples import HostImages, SpuriousSamples, exchange_regions
 from .errors import DataError, HFScoreError, ModelError
 from .files import write_bytes
 from .metrics import group_metrics
-from .penalty import positive_total, score_penalty, shortcut_relevance
+from .penalty import margin, margin_difference, positive_total, score_penalty, shortcut_relevance
 
 __all__ = ["SCORETrainer", "classification_metrics"]
 
 #: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
 TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
 _STATE_FILE = "score_state.safetensors"
+_HOSTS_PER_HELD_OUT_SAMPLE = 8
 
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -46,12 +48,14 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class SCORETrainer(Trainer):
-    """Fine-tunes an image classifier with the SCORE penalty on what its shortcut neurons contribute.
+    """Fine-tunes an image classifier with a penalty on what its spurious-positive samples' shortcut contributes.
 
-    Loss = cross-entropy + λ · mean over spurious-positive samples of Σ_k r_k·|a_k| / P₀, with a the activations of the
-    original image at the probe layer, r the shortcut relevance of the masked image, and P₀ the penalty of the starting
-    model ("Shortcut Mitigation via Spurious-Positive Samples", arXiv 2605.13340, figure 1 B; |a|, the scale and the
-    refresh of r are ours).
+    Loss = cross-entropy + λ·P/P₀ + w·cross-entropy of the copies with exchanged regions, with P₀ the penalty of the
+    starting model. What P is, `score_penalised` says: by default the change of the class margin when the masked region
+    is exchanged with that of an image of another class (`hf_score.penalty.margin_difference`, ours); or Σ_k r_k·|a_k|
+    at the probe layer, with a the activations of the original image and r the shortcut relevance of the masked image
+    ("Shortcut Mitigation via Spurious-Positive Samples", arXiv 2605.13340, figure 1 B; |a|, the scale and the refresh
+    of r are ours).
 
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included.
@@ -139,7 +143,7 @@ class SCORETrainer(Trainer):
                     module.eval()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training and self.spurious_samples is not None:
-            penalty, swapped = self._penalty(inputs)
+            penalty, swapped = self._penalty()
             self._penalties.append(penalty.detach())
             penalty = self.args.score_lambda * penalty + self.args.score_swap_weight * swapped
             if self._base_loss_is_scaled(num_items_in_batch):
@@ -156,27 +160,35 @@ class SCORETrainer(Trainer):
             self.model_accepts_loss_kwargs and num_items_in_batch is not None
         ) or self.compute_loss_func is not None
 
-    def _penalty(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _penalty(self) -> tuple[Tensor, Tensor]:
         """Mean penalty of this process's share of this micro-batch's samples, 1 on the starting model, and the
-        cross-entropy of the copies with swapped regions (0 where none are made)."""
+        cross-entropy of the copies with exchanged regions (0 where none are made)."""
         assert self.spurious_samples is not None
         # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
         model = self.accelerator.unwrap_model(self.model)
-        self._refresh_relevance(model)
-        assert self._relevance is not None and self._scale is not None
-        chosen = self._samples_of_this_process()
+        by_neurons = self.args.score_penalised != "difference"
+        if by_neurons:
+            self._refresh_relevance(model)
+        elif self._scale is None:
+            turns = range(len(self.spurious_samples))
+            self._scale = self._exchange(model, self.spurious_samples, self._hosts, turns)[0].clamp(min=1e-12)
+        assert self._scale is not None
+        turns = self._turns_of_this_process()
+        chosen = self._samples_of(turns)
         samples = self.spurious_samples.to(self.args.device)[chosen]
-        strength = self._strength(model, samples.pixel_values, samples.labels)
-        weights = self._relevance[chosen]
-        penalty = score_penalty(strength, weights, reading=self.args.score_reading).mean() / self._scale
-        if self.args.score_swap_weight == 0:
-            return penalty, penalty.new_zeros(())
-        # Hosts evenly spread over the batch, so that the pairs do not depend on how a global batch is dealt out.
-        batch, labels = inputs["pixel_values"], inputs["labels"]
-        hosts = torch.arange(len(chosen), device=batch.device) * len(batch) // len(chosen)
-        copies, labels = swap_regions(samples, batch[hosts], labels[hosts])
-        logits = model(pixel_values=copies).logits
-        return penalty, nn.functional.cross_entropy(logits.float(), labels)
+        penalty = swapped = torch.zeros((), device=self.args.device)
+        if self.args.score_swap_weight > 0 or not by_neurons:
+            hosts, host_labels = (x.to(self.args.device) for x in self._hosts.draw(samples.labels.tolist(), turns))
+            pairs = exchange_regions(samples, hosts, host_labels)
+            images = torch.cat([pairs.with_region, pairs.without_region])
+            with_region, without_region = model(pixel_values=images).logits.float().chunk(2)
+            swapped = nn.functional.cross_entropy(pairs.counterfactuals(with_region, without_region), pairs.labels)
+            penalty = margin_difference(with_region, without_region, pairs.shortcut_labels).mean()
+        if by_neurons:
+            assert self._relevance is not None
+            strength = self._strength(model, samples.pixel_values, samples.labels)
+            penalty = score_penalty(strength, self._relevance[chosen], reading=self.args.score_reading).mean()
+        return penalty / self._scale, swapped
 
     def _strength(self, model: nn.Module, pixel_values: Tensor, labels: Tensor) -> Tensor:
         """(B, P, C): the activation at the probe layer, or its contribution to the objective."""
@@ -188,31 +200,72 @@ class SCORETrainer(Trainer):
         # Only the plain attention kernel can be differentiated twice.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), probe.capture() as captured:
             logits = model(pixel_values=pixel_values).logits.float()
-            of_class = logits.gather(1, labels[:, None])[:, 0]
-            if self.args.score_objective == "margin":
-                of_class = of_class - logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+            explained = margin(logits, labels)
+            if self.args.score_objective == "logit":
+                explained = logits.gather(1, labels[:, None])[:, 0]
             assert captured.output is not None
-            (gradient,) = torch.autograd.grad(of_class.sum(), captured.output, create_graph=True)
+            (gradient,) = torch.autograd.grad(explained.sum(), captured.output, create_graph=True)
         return probe.to_positions(captured.output * gradient)
 
-    def _samples_of_this_process(self) -> Tensor:
-        """Indices of the samples for this micro-step: a function of seed, step, micro-step and rank alone.
+    def _turns_of_this_process(self) -> range:
+        """Numbers of the samples' turns in this micro-step: a function of step, micro-step and rank alone.
 
-        Steps walk through seeded permutations of the samples, so that every sample gets its turn; the samples of one
-        step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two processes see the same.
+        The turns of one step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two processes
+        see the same.
         """
-        assert self.spurious_samples is not None
         step = self.state.global_step
         self._micro_step = (step, self._micro_step[1] + 1 if self._micro_step[0] == step else 0)
         shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
         share = self._micro_step[1] * self.accelerator.num_processes + self.accelerator.process_index
-        total, size = len(self.spurious_samples), -(-self.args.score_batch_size // shares)
+        size = -(-self.args.score_batch_size // shares)
+        return range((step * shares + share) * size, (step * shares + share + 1) * size)
+
+    def _samples_of(self, turns: range) -> Tensor:
+        """(t,): the samples whose turn it is. Seeded permutations follow each other, so every sample gets its turn."""
+        assert self.spurious_samples is not None
         indices = []
-        for position in range((step * shares + share) * size, (step * shares + share + 1) * size):
-            turn, place = divmod(position, total)
-            generator = torch.Generator().manual_seed(self.args.seed + 7919 * turn)
-            indices.append(torch.randperm(total, generator=generator)[place])
+        for turn in turns:
+            shuffle, place = divmod(turn, len(self.spurious_samples))
+            generator = torch.Generator().manual_seed(self.args.seed + 7919 * shuffle)
+            indices.append(torch.randperm(len(self.spurious_samples), generator=generator)[place])
         return torch.stack(indices).to(self.args.device)
+
+    @cached_property
+    def _hosts(self) -> HostImages:
+        """Training images to exchange regions with."""
+        return self._hosts_from(self.train_dataset)
+
+    def _hosts_from(self, dataset: Any) -> HostImages:
+        labels = _column(dataset, "label") or _column(dataset, "labels")
+        if labels is None:
+            raise DataError(
+                "exchanging regions with images of other classes needs a data set with a label column that can be "
+                "indexed: give one, or set score_swap_weight=0 and score_penalised='activation'."
+            )
+        return HostImages(dataset, labels, self.data_collator, seed=self.args.seed)
+
+    def _exchange(
+        self, model: nn.Module, samples: SpuriousSamples, hosts: HostImages, turns: Sequence[int]
+    ) -> tuple[Tensor, float]:
+        """Mean margin difference over the turns' pairs, and the accuracy on the copies of the class that fares worst.
+
+        Turn n takes sample n modulo their number. In eval mode, without gradients.
+        """
+        differences, correct, labels = [], [], []
+        with _eval_mode(model), torch.no_grad():
+            for part in torch.as_tensor(list(turns)).split(max(1, self.args.per_device_eval_batch_size // 4)):
+                some = samples[part % len(samples)].to(self.args.device)
+                images, classes = (x.to(self.args.device) for x in hosts.draw(some.labels.tolist(), part.tolist()))
+                pairs = exchange_regions(some, images, classes)
+                with_region = model(pixel_values=pairs.with_region).logits
+                without_region = model(pixel_values=pairs.without_region).logits
+                differences.append(margin_difference(with_region, without_region, pairs.shortcut_labels))
+                copies = pairs.counterfactuals(with_region, without_region)
+                correct.append(copies.argmax(dim=1) == pairs.labels)
+                labels.append(pairs.labels)
+        right, classes = torch.cat(correct).float(), torch.cat(labels)
+        worst = min(float(right[classes == label].mean()) for label in classes.unique())
+        return torch.cat(differences).mean().float(), worst
 
     def _refresh_relevance(self, model: nn.Module) -> None:
         """Compute r of every sample where it is due: at the start, and every `score_refresh_steps` steps."""
@@ -286,34 +339,43 @@ class SCORETrainer(Trainer):
                 if isinstance(value, float):
                     output.metrics[f"{prefix}_{name}"] = value
         elif self.held_out_samples is not None and len(self.held_out_samples):
-            value = self.reliance()
-            output.metrics[f"{prefix}_reliance"] = value
+            counterfactual = self._counterfactual()
+            output.metrics.update({f"{prefix}_{name}": value for name, value in counterfactual.items()})
             worst_class = output.metrics.get(f"{prefix}_worst_class_accuracy")
             if worst_class is not None:
-                # What a model that is right for the right reasons has: every class learned, nothing of it from the
-                # shortcut. A product needs no tolerance to be set; it is 0 for the starting model by definition.
-                output.metrics[f"{prefix}_selection"] = worst_class * (1 - min(max(value, 0.0), 1.0))
+                # An estimate of worst-group accuracy that needs no groups: the worst class as it comes, and the worst
+                # class where the decision has to be made against the region.
+                output.metrics[f"{prefix}_selection"] = min(worst_class, counterfactual["counterfactual_accuracy"])
         return output
 
-    def reliance(self) -> float:
-        """How much of the class evidence of held-out spurious-positive samples still sits in their masked images.
+    def _counterfactual(self) -> dict[str, float]:
+        """What exchanging the regions of held-out spurious-positive samples with images of other classes does.
 
-        1 on the starting model, 0 when the masked image says no more about the class than an empty one.
+        Returns:
+            `reliance`: the mean margin difference, 1 on the starting model, 0 where the region has no say any more;
+            `counterfactual_accuracy`: accuracy on the copies with exchanged regions, of the class that fares worst.
         """
         assert self.held_out_samples is not None
         model = self.accelerator.unwrap_model(self.model)
-        with _eval_mode(model), torch.no_grad():
-            value = reliance(model, self.held_out_samples.to(self.args.device))
+        turns = range(_HOSTS_PER_HELD_OUT_SAMPLE * len(self.held_out_samples))
+        difference, accuracy = self._exchange(model, self.held_out_samples, self._held_out_hosts, turns)
         if self._starting_reliance is None:
-            self._starting_reliance = value.clamp(min=1e-6)
-        return float(value / self._starting_reliance)
+            self._starting_reliance = difference.clamp(min=1e-6)
+        return {"reliance": float(difference / self._starting_reliance), "counterfactual_accuracy": accuracy}
+
+    @cached_property
+    def _held_out_hosts(self) -> HostImages:
+        """Images that were not trained on, where the evaluation set offers them without groups."""
+        columns = set(_columns(self.eval_dataset) or ()) if not isinstance(self.eval_dataset, dict) else set()
+        usable = columns & {"label", "labels"} and "group" not in columns
+        return self._hosts_from(self.eval_dataset) if usable else self._hosts
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Note the starting model's reliance before the first step, then train."""
         if self.held_out_samples is not None and len(self.held_out_samples):
             assert self.model is not None
             self._move_model_to_device(self.model, self.args.device)
-            self.reliance()
+            self._counterfactual()
         return super().train(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

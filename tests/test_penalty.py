@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_score.penalty import score_penalty, shortcut_relevance
+from hf_score.penalty import margin_difference, score_penalty, shortcut_relevance
 
 
 def slow_penalty(activation, relevance, reading):
@@ -69,3 +69,16 @@ def test_descent_on_the_penalty_ends_at_zero_activation_not_at_minus_infinity(re
 def test_no_gradient_reaches_the_relevance():
     relevance = torch.rand(1, 2, 3, requires_grad=True)
     assert not shortcut_relevance(relevance, reading="spatial").requires_grad
+
+
+def test_margin_difference_equals_its_definition_and_is_blind_to_what_shifts_all_logits():
+    torch.manual_seed(0)
+    a, b, labels = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+
+    def slow(logits, label):
+        return logits[label] - max(value for k, value in enumerate(logits) if k != label)
+
+    expected = [abs(slow(p, c) - slow(q, c)) for p, q, c in zip(a.tolist(), b.tolist(), labels.tolist(), strict=True)]
+    torch.testing.assert_close(margin_difference(a, b, labels), torch.tensor(expected))
+    torch.testing.assert_close(margin_difference(a + 7, b - 3, labels), torch.tensor(expected))
+    assert margin_difference(a, a, labels).abs().max() == 0

@@ -105,7 +105,8 @@ def test_lambda_zero_is_bit_identical_to_trainer(tmp_path, make_model):
 
 
 @pytest.mark.parametrize("swap", [0.0, 1.0])
-def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap):
+@pytest.mark.parametrize("penalised", ["difference", "activation"])
+def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap, penalised):
     """SGD, because Adam divides by gradients that are nearly zero and so magnifies rounding."""
     results = []
     for size, steps in ((8, 1), (4, 2)):
@@ -115,7 +116,7 @@ def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap):
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             score_swap_weight=swap,
-            score_lambda=3.0,
+            score_penalised=penalised,
         )
         trainer.train()
         results.append(weights(trainer.model))
@@ -129,6 +130,7 @@ def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, reading, penalis
         tmp_path,
         score_reading=reading,
         score_penalised=penalised,
+        class_balanced=False,
         score_batch_size=6,
         score_refresh_steps=0,
         max_steps=12,
@@ -141,10 +143,23 @@ def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, reading, penalis
     assert min(penalties) >= 0
 
 
+def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
+    trainer = score_trainer(tmp_path, eval_dataset=square_images(seed=3), max_steps=30, learning_rate=3e-3)
+    before = trainer.evaluate()
+    trainer.train()
+    penalties = [entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry]
+    after = trainer.evaluate()
+    assert 0.3 < penalties[0] < 3  # other pairs of samples and hosts than those that the scale comes from
+    assert before["eval_reliance"] == 1 and after["eval_reliance"] < 0.3
+    assert np.mean(penalties[-5:]) < 0.5 * penalties[0]
+    estimates = after["eval_worst_class_accuracy"], after["eval_counterfactual_accuracy"]
+    assert after["eval_selection"] == min(estimates)
+
+
 def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
-    trainer = score_trainer(tmp_path, score_swap_weight=0.0)
+    trainer = score_trainer(tmp_path, score_swap_weight=0.0, score_penalised="activation")
     trainer.current_gradient_accumulation_steps = 1
-    penalty, swapped = trainer._penalty({})
+    penalty, swapped = trainer._penalty()
     penalty.backward()
     touched = {name for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert swapped == 0
@@ -159,9 +174,11 @@ def test_no_hook_and_no_forward_stays_on_the_model(tmp_path):
     assert {name: dict(m._forward_hooks) for name, m in trainer.model.named_modules()} == before
 
 
-@pytest.mark.parametrize("refresh", [0, 3])
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, refresh):
-    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "score_refresh_steps": refresh}
+@pytest.mark.parametrize("penalty", [{}, {"score_refresh_steps": 0}, {"score_refresh_steps": 3}])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, penalty):
+    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, **penalty}
+    if penalty:
+        fields["score_penalised"] = "activation"
     whole = score_trainer(tmp_path / "whole", **fields)
     whole.train()
     again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
@@ -210,7 +227,7 @@ def test_batch_norm_statistics_stay_while_the_penalty_is_on(tmp_path):
 
 
 def test_bf16_trains_and_explains_in_float32(tmp_path):
-    trainer = score_trainer(tmp_path, bf16=True)
+    trainer = score_trainer(tmp_path, bf16=True, score_penalised="activation")
     trainer.train()
     assert trainer._relevance.dtype == torch.float32
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in trainer.model.parameters())
@@ -275,6 +292,18 @@ def test_a_token_in_the_arguments_is_refused(tmp_path):
         config(tmp_path, hub_token="hf_secret")
 
 
+def test_controls_of_the_neurons_without_a_penalty_on_them_are_refused(tmp_path):
+    with pytest.raises(HFScoreError, match="controls of the penalty on neurons"):
+        config(tmp_path, score_random_neurons=True)
+
+
+def test_a_training_set_of_one_class_is_refused(tmp_path):
+    images = square_images()
+    images = type(images)(images.pixel_values, torch.ones_like(images.labels), images.idx)
+    with pytest.raises(HFScoreError, match="one class"):
+        score_trainer(tmp_path, train_dataset=images).train()
+
+
 def test_a_penalty_without_samples_is_refused(tmp_path):
     with pytest.raises(HFScoreError, match="no spurious-positive samples"):
         SCORETrainer(model=tiny_vit(), args=config(tmp_path), train_dataset=square_images())
@@ -305,16 +334,18 @@ from test_trainer import config, score_trainer, weights
 from safetensors.torch import save_file
 size, folder = int(sys.argv[1]), sys.argv[2]
 trainer = score_trainer(folder, optim="sgd", per_device_train_batch_size=size, max_steps=3,
-                        score_lambda=3.0)
+                        score_penalised=sys.argv[3])
 trainer.train()
 logits = trainer.predict(trainer.train_dataset).predictions
 if trainer.is_world_process_zero():
     save_file({{k: v.contiguous() for k, v in weights(trainer.model).items()}}, folder + "/out.safetensors")
     print(trainer.accelerator.num_processes, logits.shape[0])
+trainer.accelerator.end_training()
 """
 
 
-def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
+@pytest.mark.parametrize("penalised", ["difference", "activation"])
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path, penalised):
     from safetensors.torch import load_file
 
     script = tmp_path / "train.py"
@@ -325,7 +356,13 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
         folder = tmp_path / str(processes)
         folder.mkdir()
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [*(launcher if processes > 1 else [sys.executable]), script, str(8 // processes), str(folder)]
+        command = [
+            *(launcher if processes > 1 else [sys.executable]),
+            script,
+            str(8 // processes),
+            str(folder),
+            penalised,
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         assert f"{processes} 32" in done.stdout
@@ -335,4 +372,4 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
 
 def test_training_arguments_survive_json(tmp_path):
     fields = config(tmp_path).score_fields()
-    assert json.loads(json.dumps(fields)) == fields and fields["score_lambda"] == 1.0
+    assert json.loads(json.dumps(fields)) == fields and fields["score_lambda"] == 3.0

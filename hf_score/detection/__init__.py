@@ -3,20 +3,22 @@
 from .candidates import Candidates, find_candidates
 from .decide import decide_at_random, decide_by_file, decide_by_oracle
 from .masks import relevance_mask
-from .samples import SpuriousSamples, reliance
+from .samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
 from .scan import scan
 from .selection import Decision, Selection
 
 __all__ = [
     "Candidates",
     "Decision",
+    "ExchangedRegions",
+    "HostImages",
     "Selection",
     "SpuriousSamples",
     "decide_at_random",
     "decide_by_file",
     "decide_by_oracle",
+    "exchange_regions",
     "find_candidates",
     "relevance_mask",
-    "reliance",
     "scan",
 ]

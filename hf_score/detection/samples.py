@@ -1,14 +1,17 @@
-"""Spurious-positive samples as tensors, ready for the penalty, and how much a model relies on them."""
+"""Spurious-positive samples as tensors, and the exchange of their regions with images of other classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["SpuriousSamples", "reliance", "swap_regions"]
+from ..errors import HFScoreError
+
+__all__ = ["ExchangedRegions", "HostImages", "SpuriousSamples", "exchange_regions"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class SpuriousSamples:
         """The same samples on `device`."""
         return SpuriousSamples(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def move_masks(self, *, seed: int) -> SpuriousSamples:
+        """Control: each mask moved to a random place, around the edges: it no longer shows what was found."""
+        generator = torch.Generator().manual_seed(seed)
+        height, width = self.masks.shape[1:]
+        moved = [
+            mask.roll((int(torch.randint(height, (1,), generator=generator)), int(column)), dims=(0, 1))
+            for mask, column in zip(self.masks, torch.randint(width, (len(self),), generator=generator), strict=True)
+        ]
+        return replace(self, masks=torch.stack(moved))
+
     def split(self, *, held_out_share: float, seed: int) -> tuple[SpuriousSamples, SpuriousSamples]:
         """A seeded split, class by class, into samples to penalise and samples that only measure reliance.
 
@@ -59,52 +72,83 @@ class SpuriousSamples:
         return self[sorted(penalised)], self[sorted(held_out)]
 
 
-def swap_regions(samples: SpuriousSamples, hosts: Tensor, host_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Swap what is inside the mask between each sample and its host; both keep the label of what is outside.
+@dataclass(frozen=True)
+class ExchangedRegions:
+    """Samples and hosts that have exchanged what is inside the mask, as images with and without the region.
+
+    Attributes:
+        with_region: (2t, 3, H, W), the samples as they are, then the hosts with the samples' regions inserted.
+        without_region: (2t, 3, H, W), the samples with the hosts' content in the region, then the hosts as they are.
+        labels: (2t,), the true class of each pair: that of what is outside the mask.
+        shortcut_labels: (2t,), the class that the region is spurious evidence for.
+    """
+
+    with_region: Tensor
+    without_region: Tensor
+    labels: Tensor
+    shortcut_labels: Tensor
+
+    def counterfactuals(self, with_region: Tensor, without_region: Tensor) -> Tensor:
+        """Of what belongs to `with_region` and `without_region` (images, logits), the (2t, ...) rows of the copies
+        that were made: samples without the region, then hosts with it. Their classes are `labels`."""
+        half = len(self.labels) // 2
+        return torch.cat([without_region[:half], with_region[half:]])
+
+
+def exchange_regions(samples: SpuriousSamples, hosts: Tensor, host_labels: Tensor) -> ExchangedRegions:
+    """Exchange what is inside the mask between each sample and its host; both keep the label of what is outside.
 
     "This region should not be used for prediction", said with examples: hosts get the spurious attribute and stay what
-    they are, samples lose it and stay what they are. Ours, not the paper's.
+    they are, samples lose it and stay what they are. Ours, not the paper's. Hosts of the samples' own class would say
+    the opposite as often as the attribute is common in that class, so draw them from other classes: `HostImages`.
 
     Args:
         samples: t spurious-positive samples.
-        hosts: (t, 3, H, W), images of any class.
+        hosts: (t, 3, H, W).
         host_labels: (t,).
-
-    Returns:
-        images (2t, 3, H, W) and their labels (2t,), the hosts first.
     """
     masks = samples.masks[:, None]
-    images = torch.cat(
-        [torch.where(masks, samples.pixel_values, hosts), torch.where(masks, hosts, samples.pixel_values)]
+    return ExchangedRegions(
+        with_region=torch.cat([samples.pixel_values, torch.where(masks, samples.pixel_values, hosts)]),
+        without_region=torch.cat([torch.where(masks, hosts, samples.pixel_values), hosts]),
+        labels=torch.cat([samples.labels, host_labels]),
+        shortcut_labels=torch.cat([samples.labels, samples.labels]),
     )
-    return images, torch.cat([host_labels, samples.labels])
 
 
-def reliance(model: nn.Module, samples: SpuriousSamples, *, batch_size: int = 64) -> Tensor:
-    """Mean class margin that the masked images have over an empty image, in logits (METHOD step 6, ours).
+class HostImages:
+    """Images of other classes than a sample's, from a data set, every other class equally often.
 
-    0 means: the region tells the model nothing about the class. The empty image is subtracted because a class prior
-    alone is no evidence.
+    What is drawn depends on the seed and the number of the turn alone, so it is the same for any batch size, for any
+    number of processes and in a resumed run.
 
     Args:
-        model: classifier in eval mode whose output has `.logits` (B, K), K ≥ 2.
-        samples: on the model's device.
+        dataset: indexable.
+        labels: class id of each item.
+        data_collator: makes `{"pixel_values": (n, 3, H, W), "labels": (n,)}` of n items.
+        seed: for the draws.
 
-    Returns:
-        scalar tensor on the CPU; divide by the starting model's for a share.
+    Raises:
+        HFScoreError: all images have one class.
     """
-    empty = _margins(model, torch.zeros_like(samples.pixel_values[:1]))[0]
-    differences = []
-    for start in range(0, len(samples), batch_size):
-        part = samples[slice(start, start + batch_size)]
-        of_class = _margins(model, part.masked).gather(1, part.labels[:, None])[:, 0]
-        differences.append(of_class - empty[part.labels])
-    return torch.cat(differences).mean().float().cpu()
 
+    def __init__(self, dataset: Any, labels: Sequence[int], data_collator: Callable, *, seed: int) -> None:
+        classes = torch.as_tensor(labels)
+        self._members = {int(c): (classes == c).nonzero().flatten() for c in classes.unique()}
+        if len(self._members) < 2:
+            raise HFScoreError(
+                "all images of the data set have one class, so no region can be exchanged with another class: "
+                "give images of two classes or more."
+            )
+        self._dataset, self._collate, self._seed = dataset, data_collator, seed
 
-def _margins(model: nn.Module, pixel_values: Tensor) -> Tensor:
-    """(B, K): each logit minus the strongest of the others."""
-    logits = model(pixel_values=pixel_values).logits.float()
-    top = logits.topk(2, dim=1)
-    is_top = torch.arange(logits.shape[1], device=logits.device) == top.indices[:, :1]
-    return logits - torch.where(is_top, top.values[:, 1:], top.values[:, :1])
+    def draw(self, labels: Sequence[int], turns: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A host of another class for each of `labels`, in its turn: images (t, 3, H, W) and classes (t,)."""
+        chosen = []
+        for label, turn in zip(labels, turns, strict=True):
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + turn)
+            others = [c for c in self._members if c != label]
+            members = self._members[others[int(torch.randint(len(others), (1,), generator=generator))]]
+            chosen.append(int(members[torch.randint(len(members), (1,), generator=generator)]))
+        batch = self._collate([self._dataset[position] for position in chosen])
+        return batch["pixel_values"], batch["labels"]

@@ -43,11 +43,13 @@ METHOD_COLOURS = {
     "erm": "#8a9099",
     "continued_erm": "#c4c9d0",
     "random_samples": "#e69f00",
+    "random_regions": "#f0e442",
     "random_neurons": "#cc79a7",
+    "swap_only": "#56b4e9",
     "score": "#0072b2",
 }
 WORST = "#c1121f"
-SPARE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#f0e442")
+SPARE_COLOURS = ("#009e73", "#d55e00")
 
 SMALLEST_TILE = 112
 SHEET_WIDTH = 1440
@@ -347,7 +349,7 @@ def training_curves(
     panels: list[tuple[str, str, float]] = [
         ("loss", "training loss", 1),
         ("penalty", "penalty P", 1),
-        ("reliance", "reliance on the masked images", 1),
+        ("reliance", "effect of exchanging the regions", 1),
         ("held_out_accuracy", "held-out accuracy in %", 100),
     ]
     shift = max((entry["step"] for entry in history.get("erm", ())), default=0) if len(history) > 1 else 0

@@ -15,8 +15,8 @@ from typing import Any, Literal
 __all__ = ["MethodSummary", "Spread", "Verdict", "judge", "render_table", "summarise", "table_cells"]
 
 #: The order in which methods are shown: what was there before, then its controls, then SCORE.
-METHOD_ORDER = ("erm", "continued_erm", "random_samples", "random_neurons", "score")
-CONTROLS = ("continued_erm", "random_samples", "random_neurons")
+CONTROLS = ("continued_erm", "random_samples", "random_regions", "random_neurons", "swap_only")
+METHOD_ORDER = ("erm", *CONTROLS, "score")
 EMPTY = "–"
 
 
