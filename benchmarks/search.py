@@ -1,19 +1,23 @@
-"""Formulations of SCORE side by side: one YAML of cells in, one row per run out.
+"""Formulations of SCORE and their controls side by side: one YAML of cells in, one row per run out.
 
-    python benchmarks/search.py PLAN.yaml --rows rows.jsonl --cache CACHE [--workers 4]
+    python benchmarks/search.py benchmarks/search.yaml --data DATA --cache CACHE --workers 2   # runs what is missing
+    python benchmarks/search.py benchmarks/search.yaml --table                                 # Markdown from the rows
 
-A job is a (set, model, seed): it trains or loads its ERM starting point (cached), finds and decides the candidates
-once, and then fine-tunes every cell from there. Rows already in the file are skipped, so a stopped search goes on
-where it was. Group labels are read by `measure` alone.
+A job is a (set, model, seed): it trains its ERM starting point and finds its candidates once (both cached), and then
+fine-tunes every cell from there. Rows already in the file are skipped, so a stopped search goes on where it was. Cells
+run round by round (`round` in the YAML), so the decisive ones come first. Group labels are read by `measure` and
+`reference` alone. DATA holds `isic_patches`, `birds_background`, their masks and `weights`; Fashion is embedded.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import hashlib
 import json
 import os
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -21,269 +25,393 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from controls import TRAINERS, CutOut
 from transformers import AutoModelForImageClassification, TrainerCallback, set_seed
 
-from hf_score.attribution import Explainer, find_layer
+from hf_score.attribution import Explainer
 from hf_score.config import SCOREConfig
-from hf_score.data import PixelDataset, load_data, preprocess, resize_mask
-from hf_score.detection import decide_at_random, decide_by_oracle, find_candidates
+from hf_score.data import ImageCollator, PixelDataset, load_data, preprocess, resize_mask
+from hf_score.detection import (
+    Candidates,
+    HostImages,
+    SpuriousSamples,
+    decide_at_random,
+    decide_by_oracle,
+    exchange_regions,
+    find_candidates,
+)
 from hf_score.detection.candidates import explain_hits
 from hf_score.detection.scan import ScanHit
+from hf_score.files import atomic_folder
 from hf_score.metrics import group_metrics, relevance_in_region
 from hf_score.models import load_model
+from hf_score.penalty import margin
 from hf_score.trainer import SCORETrainer
 
-#: Fields of a cell that are not fields of SCOREConfig.
+#: Fields of a cell that are not fields of SCOREConfig, with their defaults.
 EXTRA: dict[str, Any] = {
-    "samples": "oracle",
+    "trainer": "score",  # score | uniform | l2 | cut_out | reference
+    "samples": "oracle",  # oracle | random (of the same classes) | random_any (of all classes)
+    "masks": "found",  # found | moved (control) | true (the known region of the attribute)
     "num_keep": 40,
     "mask_area": 0.2,
     "mask_share": 0.5,
-    "wrong_share": 0.0,
-    "threshold": 0.5,
+    "wrong_share": 0.0,  # of the samples, replaced by random images of their class
+    "threshold": 0.3,
 }
 
 
 class Job:
-    """One (set, model, seed): the data on the device, the starting model and its candidates."""
+    """One (set, model, seed): the data, the starting model and its candidates."""
 
     def __init__(self, plan: dict, set_name: str, model_name: str, seed: int, cache: Path) -> None:
         self.plan, self.set_name, self.model_name, self.seed = plan, set_name, model_name, seed
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        spec = dict(plan["sets"][set_name])
-        self.erm = {**plan["erm"], **spec.pop("erm", {}), **plan["models"][model_name].get("erm", {})}
-        self.data = load_data(os.path.expandvars(spec.pop("dataset")), **_expand(spec))
-        model = {k: v for k, v in plan["models"][model_name].items() if k not in ("erm", "score")}
-        key = json.dumps([set_name, plan["sets"][set_name], model_name, model, self.erm, seed], sort_keys=True)
-        folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self.spec, self.model = plan["sets"][set_name], plan["models"][model_name]
+        self.data = load_data(
+            os.path.expandvars(self.spec["load"]["dataset"]), **_expand(self.spec["load"], "dataset")
+        )
         set_seed(seed)
-        start, self.processor, _ = load_model(**_expand(model), class_names=self.data.class_names)
+        start, self.processor, _ = load_model(**_expand(self.model["load"]), class_names=self.data.class_names)
         self.train, self.held_out, self.test = (self._view(s) for s in ("train", "held_out", "test"))
-        if not (folder / "config.json").is_file():
-            config = self._config(score_lambda=0.0, freeze_batch_norm=False, **self.erm)
-            self._trainer(start, config, None).train()
-            start.save_pretrained(folder)
-        self.folder = folder
-        self.candidates: dict[tuple, Any] = {}
+        key = json.dumps([set_name, self.spec["load"], self.model["load"], self.model["erm"], seed], sort_keys=True)
+        self.folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+        if not (self.folder / "config.json").is_file():
+            self._fit(start, self.train, **self.model["erm"])
+            with atomic_folder(self.folder) as folder:
+                start.save_pretrained(folder)
 
     def _view(self, split: str) -> PixelDataset:
         view = preprocess(getattr(self.data, split), self.processor)
         return dataclasses.replace(view, pixel_values=view.pixel_values.to(self.device))
 
-    def start(self) -> torch.nn.Module:
-        return AutoModelForImageClassification.from_pretrained(self.folder).to(self.device)
+    def start(self) -> Any:
+        model = AutoModelForImageClassification.from_pretrained(self.folder).to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.model.get("channels_last") else model
 
-    def _config(self, **fields: Any) -> SCOREConfig:
+    def config(self, **fields: Any) -> SCOREConfig:
         base = {
-            "output_dir": "/tmp/hf-score-search",
+            "output_dir": str(self.folder / "scratch"),
             "seed": self.seed,
             "save_strategy": "no",
             "logging_strategy": "no",
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
+            "per_device_train_batch_size": 32,
             "per_device_eval_batch_size": 128,
+            "class_balanced": True,
             "use_cpu": self.device == "cpu",
         }
         return SCOREConfig(**{**base, **fields})
 
-    def _trainer(self, model: Any, config: SCOREConfig, samples: Any, **kwargs: Any) -> SCORETrainer:
-        return SCORETrainer(
-            model=model,
-            args=config,
-            train_dataset=self.train,
-            eval_dataset=self.held_out,
-            spurious_samples=samples,
-            processing_class=self.processor,
-            **kwargs,
-        )
+    def _fit(self, model: Any, dataset: PixelDataset, **fields: Any) -> None:
+        """Plain ERM."""
+        config = self.config(score_lambda=0.0, freeze_batch_norm=False, **fields)
+        SCORETrainer(model=model, args=config, train_dataset=dataset, processing_class=self.processor).train()
 
-    def find(self, layer: str, extra: dict) -> Any:
-        """Candidates of the starting model; the layer matters to none of the steps that use them here."""
-        key = (extra["mask_share"], extra["mask_area"])
-        if key not in self.candidates:
-            self.candidates[key] = find_candidates(
-                self.start(),
-                self.train,
-                dataset_fingerprint=self.data.fingerprint,
-                layer=layer,
-                mask_share=extra["mask_share"],
-                mask_area=extra["mask_area"],
-                batch_size=50,
-            )
-        return self.candidates[key]
+    # ---- Samples ----
 
-    def samples(self, layer: str, extra: dict) -> Any:
-        candidates = self.find(layer, extra)
+    def candidates(self, extra: dict) -> Candidates:
+        folder = self.folder / f"candidates-{extra['mask_share']:g}-{extra['mask_area']:g}"
+        if not (folder / "candidates.json").is_file():
+            find_candidates(self.start(), self.train, **self._explaining(extra)).save(folder)
+        return Candidates.load(folder)
+
+    def _explaining(self, extra: dict) -> dict[str, Any]:
+        names = {name: extra[name] for name in ("mask_share", "mask_area")}
+        return {"dataset_fingerprint": self.data.fingerprint, "layer": "last", "batch_size": 50, **names}
+
+    def samples(self, extra: dict) -> SpuriousSamples:
+        candidates = self.candidates(extra)
         regions = self.regions("train", candidates.idx)
         selection = decide_by_oracle(candidates, regions, num_keep=extra["num_keep"], threshold=extra["threshold"])
-        if extra["samples"] == "oracle" and extra["wrong_share"] == 0:
-            return candidates.samples(selection, self.train)
-        # Random images of the same classes: all of them (control), or some in place of right ones (a worse person).
+        samples = candidates.samples(selection, self.train)
+        if extra["samples"] != "oracle" or extra["wrong_share"]:
+            samples = self._with_random(samples, extra)
+        if extra["masks"] == "moved":
+            samples = samples.move_masks(seed=self.seed)
+        elif extra["masks"] == "true":
+            known = self.regions("train", samples.idx)
+            samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(known)) > 0.5)
+        return samples
+
+    def _with_random(self, samples: SpuriousSamples, extra: dict) -> SpuriousSamples:
+        """Random images in place of all samples (control), or of some of each class (a worse person)."""
         generator = np.random.default_rng(self.seed)
-        labels = np.asarray(self.train.labels.cpu())
-        hits = []
-        for label in sorted({d.label for d in selection.spurious}):
-            chosen = [d.idx for d in selection.spurious if d.label == label]
-            count = len(chosen) if extra["samples"] == "random" else round(extra["wrong_share"] * len(chosen))
-            drop = set(generator.choice(chosen, size=len(chosen) - count, replace=False).tolist())
-            position = {int(i): p for p, i in enumerate(self.train.idx)}
-            hits += [ScanHit(0.0, position[idx], idx, label) for idx in drop]
-            others = [p for p in np.flatnonzero(labels == label) if int(self.train.idx[p]) not in drop]
-            for p in generator.choice(others, size=min(count, len(others)), replace=False):
-                hits.append(ScanHit(0.0, int(p), int(self.train.idx[p]), label))
-        drawn = explain_hits(
-            self.start(),
-            self.train,
-            hits,
-            dataset_fingerprint=self.data.fingerprint,
-            layer=layer,
-            mask_share=extra["mask_share"],
-            mask_area=extra["mask_area"],
-            batch_size=50,
-        )
-        return drawn.samples(decide_at_random(drawn), self.train)
+        labels, ids = self.train.labels.cpu().numpy(), np.asarray(self.train.idx)
+        share = 1.0 if extra["samples"] != "oracle" else extra["wrong_share"]
+        keep, hits = [], []
+        for label in samples.labels.unique().tolist():
+            rows = generator.permutation(np.flatnonzero(samples.labels.numpy() == label))
+            count = round(share * len(rows))
+            keep += rows[count:].tolist()
+            pool = np.arange(len(labels)) if extra["samples"] == "random_any" else np.flatnonzero(labels == label)
+            for p in generator.choice(pool, size=min(count, len(pool)), replace=False):
+                hits.append(ScanHit(0.0, int(p), int(ids[p]), int(labels[p])))
+        drawn = explain_hits(self.start(), self.train, hits, **self._explaining(extra))
+        wrong, right = drawn.samples(decide_at_random(drawn), self.train), samples[keep]
+        fields = (f.name for f in dataclasses.fields(SpuriousSamples))
+        return SpuriousSamples(**{f: torch.cat([getattr(right, f), getattr(wrong, f)]) for f in fields})
 
     def regions(self, split: str, chosen: Any) -> list:
         region_of = self.data.regions(split)
         found = (region_of(int(idx)) for idx in chosen)
         return [None if m is None else np.asarray(resize_mask(m, self.processor)) for m in found]
 
+    # ---- Cells ----
+
+    def run_cell(self, cell: dict) -> dict[str, Any]:
+        began = time.time()
+        own = {**cell.get("by_model", {}).get(self.model_name, {}), **cell.get("by_set", {}).get(self.set_name, {})}
+        fields = {**self.model["score"], **self.spec.get("score", {}), **cell.get("score", {}), **own}
+        extra = {k: fields.pop(k, v) for k, v in EXTRA.items()}
+        samples, history = self.samples(extra), []
+        if cell["name"] == "erm":
+            model = self.start()
+        elif extra["trainer"] == "reference":
+            model = self.reference()
+        else:
+            model, train = self.start(), self.train
+            if extra["trainer"] == "cut_out":
+                fields["score_lambda"], steps = 0.0, len(self.train) // 32
+                fields["max_steps"] = int(steps * fields.pop("num_train_epochs"))
+                train = CutOut(self.start(), self.train, extra).dataset()
+            config = self.config(**{"freeze_batch_norm": True, **fields})
+            if cell.get("watch"):
+                config = dataclasses.replace(config, eval_strategy="epoch")
+            watch = _Watch(self)
+            trainer = TRAINERS[extra["trainer"]](
+                model=model,
+                args=config,
+                train_dataset=train,
+                eval_dataset=self.held_out,
+                spurious_samples=samples,
+                processing_class=self.processor,
+                callbacks=[watch],
+            )
+            trainer.train()
+            history = watch.rows
+        return {
+            "set": self.set_name,
+            "model": self.model_name,
+            "image_size": self.train.pixel_values.shape[-1],
+            "seed": self.seed,
+            "cell": cell["name"],
+            "fields": {**fields, **extra},
+            **self.measure(model),
+            **self.effect(model, set(samples.labels.tolist())),
+            "kept": torch.bincount(samples.labels, minlength=len(self.data.class_names)).tolist(),
+            "history": history,
+            "device": torch.cuda.get_device_name()
+            if self.device == "cuda"
+            else f"CPU, {torch.get_num_threads()} thread",
+            "seconds": round(time.time() - began, 1),
+        }
+
     # ---- Group labels from here on ----
 
-    def measure(self, model: Any, classes: set[int]) -> dict[str, Any]:
+    def measure(self, model: Any) -> dict[str, Any]:
         model.eval()
         with torch.no_grad():
             logits = torch.cat([model(pixel_values=x).logits for x in self.test.pixel_values.split(128)]).float().cpu()
-        predicted = logits.argmax(-1).numpy()
         metrics = group_metrics(
-            predicted,
+            logits.argmax(-1).numpy(),
             np.asarray(self.test.labels.cpu()),
             np.asarray(self.data.test["group"]),
             group_names=self.data.group_names,
             train_group_counts=self.data.train_group_counts,
         )
-        row = {
-            "wga": metrics["worst_group_accuracy"],
-            "accuracy": metrics["accuracy"],
-            "mean_groups": metrics["mean_group_accuracy"],
-            "weighted": metrics["weighted_accuracy"],
-            "groups": list(metrics["group_accuracy"].values()),
-        }
-        return row
-
-    def relevance(self, model: Any, classes: set[int]) -> float | None:
-        labels = self.test.labels.cpu().tolist()
-        chosen = [p for p, label in enumerate(labels) if label in classes]
-        regions = self.regions("test", [int(self.test.idx[p]) for p in chosen])
-        kept = [(p, r) for p, r in zip(chosen, regions, strict=True) if r is not None][:48]
-        if not kept:
-            return None
-        rows = [p for p, _ in kept]
-        with Explainer(model) as explainer:
-            targets = torch.tensor([labels[p] for p in rows], device=self.device)
-            explained = explainer.explain(self.test.pixel_values[rows], targets)
-        shares = relevance_in_region(explained.relevance.cpu().numpy(), np.stack([r for _, r in kept]))
-        return float(np.nanmean(shares))
-
-    def run_cell(self, cell: dict) -> dict[str, Any]:
-        began = time.time()
-        defaults = {**self.plan.get("defaults", {}), **self.plan["models"][self.model_name].get("score", {})}
-        fields = {**defaults, **{k: v for k, v in cell.items() if k != "name"}}
-        extra = {k: fields.pop(k, v) for k, v in EXTRA.items()}
-        if cell["name"] == "erm":
-            model, samples, history = self.start(), self.samples("last", extra), []
-            classes = set(samples.labels.tolist())
-        else:
-            model = self.start()
-            config = self._config(**{"eval_strategy": "epoch", **fields})
-            samples = self.samples(find_layer(model, config.score_layer).name, extra)
-            classes = set(samples.labels.tolist())
-            watch = _Watch(self, classes)
-            trainer = self._trainer(model, config, samples, callbacks=[watch])
-            trainer.train()
-            history = watch.rows
-        counts = torch.bincount(samples.labels, minlength=len(self.data.class_names)).tolist()
         return {
-            "set": self.set_name,
-            "model": self.model_name,
-            "seed": self.seed,
-            "cell": cell["name"],
-            "fields": {**fields, **extra},
-            **self.measure(model, classes),
-            "relevance_in_region": self.relevance(model, classes),
-            "kept": counts,
-            "history": history,
-            "seconds": round(time.time() - began, 1),
+            "wga": round(metrics["worst_group_accuracy"], 4),
+            "accuracy": round(metrics["accuracy"], 4),
+            "mean_groups": round(metrics["mean_group_accuracy"], 4),
+            "weighted": round(metrics["weighted_accuracy"], 4),
+            "groups": [round(value, 4) for value in metrics["group_accuracy"].values()],
         }
+
+    def effect(self, model: Any, classes: set[int]) -> dict[str, float | None]:
+        """What the true region does on test images: its share of the relevance, and what inserting it into images of
+        other classes, and taking it away, do to the margin of the class it is evidence for (in logits)."""
+        labels = self.test.labels.cpu()
+        chosen = [p for p, label in enumerate(labels.tolist()) if label in classes]
+        regions = self.regions("test", [int(self.test.idx[p]) for p in chosen])
+        shown = [(p, r) for p, r in zip(chosen, regions, strict=True) if r is not None]
+        shown = [shown[i] for i in np.linspace(0, len(shown) - 1, min(48, len(shown))).astype(int)]
+        rows = torch.as_tensor([p for p, _ in shown])
+        masks = np.stack([r for _, r in shown])
+        with Explainer(model) as explainer:
+            explained = explainer.explain(self.test.pixel_values[rows], labels[rows].to(self.device))
+        shares = relevance_in_region(explained.relevance.cpu().numpy(), masks)
+        some = SpuriousSamples(self.test.pixel_values[rows].cpu(), torch.as_tensor(masks) > 0.5, labels[rows], rows)
+        bare = self._without_region()
+        hosts = HostImages(bare, bare.labels.tolist(), ImageCollator(None), seed=0)
+        pairs = exchange_regions(some, *hosts.draw(some.labels.tolist(), range(len(some))))
+        with torch.no_grad():
+            both = [
+                model(pixel_values=x.to(self.device)).logits.float().cpu()
+                for x in (pairs.with_region, pairs.without_region)
+            ]
+        change = margin(both[0], pairs.shortcut_labels) - margin(both[1], pairs.shortcut_labels)
+        removed, inserted = change.chunk(2)
+        before, after = (logits.argmax(1).chunk(2)[1] for logits in (both[1], both[0]))
+        right = before == pairs.labels.chunk(2)[1]
+        return {
+            "relevance_in_region": round(float(np.nanmean(shares)), 4),
+            "removal_effect": round(float(removed.mean()), 3),
+            "insertion_effect": round(float(inserted.mean()), 3),
+            "insertion_flips": round(float((after != before)[right].float().mean()), 4) if right.any() else None,
+        }
+
+    def _without_region(self) -> PixelDataset:
+        """Test images to insert the region into: those without it, or all where every image has one (backgrounds)."""
+        region_of = self.data.regions("test")
+        rows = [p for p, idx in enumerate(self.test.idx.tolist()) if region_of(idx) is None]
+        view = self.test
+        return view if not rows else PixelDataset(view.pixel_values[rows], view.labels[rows], view.idx[rows])
+
+    def reference(self) -> Any:
+        """What a user would dream of: ERM from the same weights on data whose groups say nothing about the class."""
+        how, train = self.spec["reference"], self.train
+        region_of = self.data.regions("train")
+        if how == "balanced_by_metadata":
+            path = Path(os.path.expandvars(self.spec["load"]["dataset"])) / "train" / "metadata.csv"
+            with path.open() as file:
+                attribute = {Path(row["file_name"]).stem: int(row["spurious"]) for row in csv.DictReader(file)}
+            stems = [Path(region_of.sources[int(i)]).stem.removesuffix("_bird") for i in train.idx]
+            has = torch.as_tensor([attribute[stem] for stem in stems])
+        else:
+            has = torch.as_tensor([int(region_of(int(i)) is not None) for i in train.idx])
+        if how == "left_out":
+            chosen = (has == 0).nonzero().flatten()
+        else:
+            groups = 2 * train.labels.cpu() + has
+            weights = 1.0 / torch.bincount(groups).double()[groups]
+            generator = torch.Generator().manual_seed(self.seed)
+            chosen = torch.multinomial(weights, len(train), replacement=True, generator=generator)
+        data = PixelDataset(train.pixel_values[chosen], train.labels[chosen], train.idx[chosen])
+        set_seed(self.seed)
+        model, _, _ = load_model(**_expand(self.model["load"]), class_names=self.data.class_names)
+        if self.model.get("channels_last"):
+            model = model.to(memory_format=torch.channels_last)
+        self._fit(model.to(self.device), data, **self.model["erm"])
+        return model
 
 
 class _Watch(TrainerCallback):
     """Per epoch: what a label-free choice may see, beside what it would get."""
 
-    def __init__(self, job: Job, classes: set[int]) -> None:
-        self.job, self.classes, self.rows = job, classes, []
+    SEEN = ("accuracy", "worst_class_accuracy", "reliance", "counterfactual_accuracy", "selection")
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.rows = job, []
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
     ) -> None:
-        seen = {k.removeprefix("eval_"): round(v, 4) for k, v in metrics.items() if k in _LABEL_FREE}
-        got = self.job.measure(model, self.classes)
-        self.rows.append({"epoch": state.epoch, **seen, "wga": got["wga"], "accuracy": got["accuracy"]})
+        seen = {name: round(metrics[f"eval_{name}"], 4) for name in self.SEEN if f"eval_{name}" in metrics}
+        got = self.job.measure(model)
+        self.rows.append({"epoch": state.epoch, **seen, "wga": got["wga"], "test_accuracy": got["accuracy"]})
 
 
-_LABEL_FREE = ("eval_accuracy", "eval_worst_class_accuracy", "eval_reliance", "eval_selection")
+def _expand(fields: dict, *leave_out: str) -> dict:
+    return {k: os.path.expandvars(v) if isinstance(v, str) else v for k, v in fields.items() if k not in leave_out}
 
 
-def _expand(fields: dict) -> dict:
-    return {k: os.path.expandvars(v) if isinstance(v, str) else v for k, v in fields.items()}
+def _done(rows: Path) -> set[tuple]:
+    lines = rows.read_text().splitlines() if rows.is_file() else []
+    return {(r["set"], r["model"], r["seed"], r["cell"]) for r in map(json.loads, lines)}
 
 
-def _work(plan: dict, jobs: list, rows: Path, cache: Path, threads: int) -> None:
+def _wanted(plan: dict) -> list[tuple[int, str, str, int, dict]]:
+    """(round, set, model, seed, cell) in the order to run them."""
+    wanted = []
+    for cell in plan["cells"]:
+        for set_name in cell.get("sets", plan["sets"]):
+            for model in cell.get("models", plan["models"]):
+                if set_name in plan["models"][model].get("sets", plan["sets"]):
+                    for seed in cell.get("seeds", plan["seeds"]):
+                        wanted.append((cell.get("round", 1), set_name, model, seed, cell))
+    return sorted(wanted, key=lambda w: (w[0], w[3]))
+
+
+def _work(plan: dict, rows: Path, cache: Path, threads: int, share: tuple[int, int]) -> None:
     torch.set_num_threads(threads)
-    done = set()
-    if rows.is_file():
-        for line in rows.read_text().splitlines():
-            row = json.loads(line)
-            done.add((row["set"], row["model"], row["seed"], row["cell"]))
-    for set_name, model_name, seed in jobs:
-        cells = [c for c in plan["cells"] if (set_name, model_name, seed, c["name"]) not in done]
+    wanted = _wanted(plan)
+    jobs = list(dict.fromkeys((r, s, m, seed) for r, s, m, seed, _ in wanted))
+    for r, set_name, model_name, seed in jobs[share[0] :: share[1]]:
+        done = _done(rows)
+        cells = [w[4] for w in wanted if w[:4] == (r, set_name, model_name, seed)]
+        cells = [c for c in cells if (set_name, model_name, seed, c["name"]) not in done]
         if not cells:
             continue
         job = Job(plan, set_name, model_name, seed, cache)
         for cell in cells:
-            try:
-                row = job.run_cell(cell)
-            except Exception as error:
-                row = {"set": set_name, "model": model_name, "seed": seed, "cell": cell["name"], "error": repr(error)}
+            row = job.run_cell(cell)
             with rows.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            wga, accuracy = row.get("wga"), row.get("accuracy")
-            print(set_name, model_name, seed, cell["name"], wga, accuracy, row.get("error", ""), flush=True)
+            print(set_name, model_name, seed, cell["name"], row["wga"], row["accuracy"], row["seconds"], flush=True)
+
+
+def table(plan: dict, rows: Path) -> str:
+    """Markdown: per set and model one line per cell, mean ± standard deviation over seeds, in %."""
+    found: dict[tuple, dict[str, list[dict]]] = {}
+    for row in map(json.loads, rows.read_text().splitlines()):
+        found.setdefault((row["set"], row["model"]), {}).setdefault(row["cell"], []).append(row)
+    columns = {"wga": "worst group", "mean_groups": "mean of groups", "accuracy": "plain"}
+    numbers = {
+        "relevance_in_region": ("relevance in region", 100),
+        "insertion_flips": ("insertion flips", 100),
+        "insertion_effect": ("insertion, logits", 1),
+        "removal_effect": ("removal, logits", 1),
+    }
+    lines = []
+    for set_name in plan["sets"]:
+        for model in plan["models"]:
+            cells = found.get((set_name, model), {})
+            if not cells:
+                continue
+            size = next(iter(cells.values()))[0]["image_size"]
+            heads = [*columns.values(), *(name for name, _ in numbers.values()), "seeds"]
+            lines += [
+                f"\n**{set_name}, {model}, {size} px**\n",
+                "| cell | " + " | ".join(heads) + " |",
+                "|---|" + "---:|" * len(heads),
+            ]
+            for cell in plan["cells"]:
+                runs = cells.get(cell["name"], [])
+                if runs:
+                    shown = [_spread([r[c] for r in runs], 100) for c in columns]
+                    shown += [_spread([r[c] for r in runs if r[c] is not None], k) for c, (_, k) in numbers.items()]
+                    lines.append(f"| {cell['title']} | " + " | ".join(shown) + f" | {len(runs)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], factor: float) -> str:
+    if not values:
+        return "–"
+    mean = f"{factor * statistics.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {factor * statistics.stdev(values):.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, help="default: beside the plan, .jsonl")
+    parser.add_argument("--data", help="folder of the image sets and weights that are not embedded")
+    parser.add_argument("--cache", type=Path, default=Path("runs/search"))
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--only", default="", help="SET,MODEL: run these jobs alone")
+    parser.add_argument("--table", action="store_true", help="print the table of the rows and stop")
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
-    jobs = [
-        (s, m, seed)
-        for seed in plan["seeds"]
-        for s in plan["sets"]
-        for m in plan["models"]
-        if (not options.only or options.only == f"{s},{m}") and m not in plan["sets"][s].get("skip_models", [])
-    ]
-    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))
-    if options.workers == 1:
-        _work(plan, jobs, options.rows, options.cache, threads)
+    rows = options.rows or options.plan.with_suffix(".jsonl")
+    if options.table:
+        print(table(plan, rows))
         return
+    os.environ["DATA"] = options.data or os.environ.get("DATA", "")
+    threads = max(1, (os.cpu_count() or 1) // options.workers)
     context = torch.multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_work, args=(plan, jobs[n :: options.workers], options.rows, options.cache, threads))
+        context.Process(target=_work, args=(plan, rows, options.cache, threads, (n, options.workers)))
         for n in range(options.workers)
     ]
     for worker in workers:
