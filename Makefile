@@ -19,10 +19,8 @@ demo: setup
 	@rm -rf runs/demo
 	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		examples/run_score.py --model test_resnet --from_scratch --image_size 32 --dataset fashion_patch \
-		--erm_epochs 10 --erm_learning_rate 2e-3 --num_train_epochs 3 --learning_rate 5e-4 \
-		--per_device_train_batch_size 32 --per_device_eval_batch_size 128 \
-		--mask_area 0.08 --oracle_threshold 0.3 --num_keep 80 \
-		--score_layer stage2 --score_lambda 3 --score_batch_size 32 \
+		--erm_epochs 10 --erm_learning_rate 2e-3 --num_train_epochs 6 --learning_rate 5e-4 \
+		--per_device_train_batch_size 32 --per_device_eval_batch_size 128 --mask_area 0.1 \
 		--controls --num_seeds 3 --seed 0 --disable_tqdm true --output_dir runs/demo
 
 test: setup

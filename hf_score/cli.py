@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from transformers import HfArgumentParser
 
 from .errors import HFScoreError
@@ -55,6 +56,8 @@ def run_script() -> int:
 def _guarded(action: Callable[[], None]) -> int:
     try:
         action()
+        if torch.distributed.is_initialized():  # a process that is gone first makes gloo abort in the others
+            torch.distributed.destroy_process_group()
     except HFScoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
