@@ -57,7 +57,7 @@ EXTRA: dict[str, Any] = {
     "mask_area": 0.2,
     "mask_share": 0.5,
     "wrong_share": 0.0,  # of the samples, replaced by random images of their class
-    "threshold": 0.3,
+    "threshold": 0.15,
 }
 
 
@@ -334,9 +334,15 @@ def _wanted(plan: dict) -> list[tuple[int, str, str, int, dict]]:
     return sorted(wanted, key=lambda w: (w[0], w[3]))
 
 
-def _work(plan: dict, rows: Path, cache: Path, threads: int, share: tuple[int, int]) -> None:
+def _names(wanted: tuple) -> dict[str, Any]:
+    return {"rounds": wanted[0], "sets": wanted[1], "models": wanted[2], "seeds": wanted[3]}
+
+
+def _work(plan: dict, rows: Path, cache: Path, threads: int, share: tuple[int, int], only: dict) -> None:
     torch.set_num_threads(threads)
-    wanted = _wanted(plan)
+    wanted = [
+        w for w in _wanted(plan) if all(str(value) in only[key] for key, value in _names(w).items() if only[key])
+    ]
     jobs = list(dict.fromkeys((r, s, m, seed) for r, s, m, seed, _ in wanted))
     for r, set_name, model_name, seed in jobs[share[0] :: share[1]]:
         done = _done(rows)
@@ -400,6 +406,8 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the image sets and weights that are not embedded")
     parser.add_argument("--cache", type=Path, default=Path("runs/search"))
     parser.add_argument("--workers", type=int, default=1)
+    for name in ("rounds", "sets", "models", "seeds"):
+        parser.add_argument(f"--{name}", default="", help="comma-separated: run these alone")
     parser.add_argument("--table", action="store_true", help="print the table of the rows and stop")
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
@@ -408,10 +416,13 @@ def main() -> None:
         print(table(plan, rows))
         return
     os.environ["DATA"] = options.data or os.environ.get("DATA", "")
-    threads = max(1, (os.cpu_count() or 1) // options.workers)
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))
+    only = {
+        name: [v for v in getattr(options, name).split(",") if v] for name in ("rounds", "sets", "models", "seeds")
+    }
     context = torch.multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_work, args=(plan, rows, options.cache, threads, (n, options.workers)))
+        context.Process(target=_work, args=(plan, rows, options.cache, threads, (n, options.workers), only))
         for n in range(options.workers)
     ]
     for worker in workers:

@@ -110,7 +110,7 @@ class RunArguments:
     )
     selection: str | None = field(default=None, metadata={"help": "Selection file (JSON) to decide by."})
     num_keep: int = field(default=40, metadata={"help": "Spurious-positive samples per class for the oracle (t)."})
-    oracle_threshold: float = field(default=0.3, metadata={"help": "Least share of relevance in the region."})
+    oracle_threshold: float = field(default=0.15, metadata={"help": "Least share of relevance in the region."})
     lambdas: str | None = field(
         default=None, metadata={"help": "Comma-separated λ to choose from, label-free; overrides score_lambda."}
     )
