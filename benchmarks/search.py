@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 import yaml
 from controls import TRAINERS, CutOut
+from tables import choice_table, result_tables
 from transformers import AutoModelForImageClassification, TrainerCallback, set_seed
 
 from hf_score.attribution import Explainer
@@ -358,47 +358,6 @@ def _work(plan: dict, rows: Path, cache: Path, threads: int, share: tuple[int, i
             print(set_name, model_name, seed, cell["name"], row["wga"], row["accuracy"], row["seconds"], flush=True)
 
 
-def table(plan: dict, rows: Path) -> str:
-    """Markdown: per set and model one line per cell, mean ± standard deviation over seeds, in %."""
-    found: dict[tuple, dict[str, list[dict]]] = {}
-    for row in map(json.loads, rows.read_text().splitlines()):
-        found.setdefault((row["set"], row["model"]), {}).setdefault(row["cell"], []).append(row)
-    columns = {"wga": "worst group", "mean_groups": "mean of groups", "accuracy": "plain"}
-    numbers = {
-        "relevance_in_region": ("relevance in region", 100),
-        "insertion_flips": ("insertion flips", 100),
-        "insertion_effect": ("insertion, logits", 1),
-        "removal_effect": ("removal, logits", 1),
-    }
-    lines = []
-    for set_name in plan["sets"]:
-        for model in plan["models"]:
-            cells = found.get((set_name, model), {})
-            if not cells:
-                continue
-            size = next(iter(cells.values()))[0]["image_size"]
-            heads = [*columns.values(), *(name for name, _ in numbers.values()), "seeds"]
-            lines += [
-                f"\n**{set_name}, {model}, {size} px**\n",
-                "| cell | " + " | ".join(heads) + " |",
-                "|---|" + "---:|" * len(heads),
-            ]
-            for cell in plan["cells"]:
-                runs = cells.get(cell["name"], [])
-                if runs:
-                    shown = [_spread([r[c] for r in runs], 100) for c in columns]
-                    shown += [_spread([r[c] for r in runs if r[c] is not None], k) for c, (_, k) in numbers.items()]
-                    lines.append(f"| {cell['title']} | " + " | ".join(shown) + f" | {len(runs)} |")
-    return "\n".join(lines)
-
-
-def _spread(values: list[float], factor: float) -> str:
-    if not values:
-        return "–"
-    mean = f"{factor * statistics.mean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {factor * statistics.stdev(values):.1f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("plan", type=Path)
@@ -413,7 +372,8 @@ def main() -> None:
     plan = yaml.safe_load(options.plan.read_text())
     rows = options.rows or options.plan.with_suffix(".jsonl")
     if options.table:
-        print(table(plan, rows))
+        found = [json.loads(line) for line in rows.read_text().splitlines()]
+        print(result_tables(plan, found) + "\n" + choice_table(plan, found))
         return
     os.environ["DATA"] = options.data or os.environ.get("DATA", "")
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))
