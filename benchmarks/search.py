@@ -55,7 +55,7 @@ EXTRA: dict[str, Any] = {
     "masks": "found",  # found | moved (control) | true (the known region of the attribute)
     "num_keep": 40,
     "mask_area": 0.2,
-    "mask_share": 0.5,
+    "mask_share": 0.95,
     "wrong_share": 0.0,  # of the samples, replaced by random images of their class
     "threshold": 0.15,
 }
@@ -335,7 +335,13 @@ def _wanted(plan: dict) -> list[tuple[int, str, str, int, dict]]:
 
 
 def _names(wanted: tuple) -> dict[str, Any]:
-    return {"rounds": wanted[0], "sets": wanted[1], "models": wanted[2], "seeds": wanted[3]}
+    return {
+        "rounds": wanted[0],
+        "sets": wanted[1],
+        "models": wanted[2],
+        "seeds": wanted[3],
+        "cells": wanted[4]["name"],
+    }
 
 
 def _work(plan: dict, rows: Path, cache: Path, threads: int, share: tuple[int, int], only: dict) -> None:
@@ -365,7 +371,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the image sets and weights that are not embedded")
     parser.add_argument("--cache", type=Path, default=Path("runs/search"))
     parser.add_argument("--workers", type=int, default=1)
-    for name in ("rounds", "sets", "models", "seeds"):
+    for name in ("rounds", "sets", "models", "seeds", "cells"):
         parser.add_argument(f"--{name}", default="", help="comma-separated: run these alone")
     parser.add_argument("--table", action="store_true", help="print the table of the rows and stop")
     options = parser.parse_args()
@@ -378,7 +384,8 @@ def main() -> None:
     os.environ["DATA"] = options.data or os.environ.get("DATA", "")
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))
     only = {
-        name: [v for v in getattr(options, name).split(",") if v] for name in ("rounds", "sets", "models", "seeds")
+        name: [v for v in getattr(options, name).split(",") if v]
+        for name in ("rounds", "sets", "models", "seeds", "cells")
     }
     context = torch.multiprocessing.get_context("spawn")
     workers = [

@@ -103,8 +103,10 @@ class RunArguments:
     erm_epochs: float = field(default=5.0, metadata={"help": "Epochs of fine-tuning a model without a head for this."})
     erm_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of that fine-tuning."})
     num_candidates: int = field(default=100, metadata={"help": "Images per class to judge (m)."})
-    mask_share: float = field(default=0.5, metadata={"help": "Share of positive relevance that a mask holds."})
-    mask_area: float = field(default=0.2, metadata={"help": "Largest share of the image that a mask may keep."})
+    mask_share: float = field(default=0.95, metadata={"help": "Share of positive relevance that a mask holds."})
+    mask_area: float = field(
+        default=0.2, metadata={"help": "Largest share of the image that a mask may keep: it has to cover the shortcut."}
+    )
     decider: Literal["auto", "file", "oracle"] = field(
         default="auto", metadata={"help": "Who decides. auto: the selection file if given, else the oracle."}
     )

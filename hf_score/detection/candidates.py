@@ -146,7 +146,7 @@ def find_candidates(
     processor: Any = None,
     layer: str = "last",
     num_candidates: int = 100,
-    mask_share: float = 0.5,
+    mask_share: float = 0.95,
     mask_area: float = 0.2,
     batch_size: int = 32,
 ) -> Candidates:
@@ -184,7 +184,7 @@ def explain_hits(
     dataset_fingerprint: str,
     processor: Any = None,
     layer: str = "last",
-    mask_share: float = 0.5,
+    mask_share: float = 0.95,
     mask_area: float = 0.2,
     batch_size: int = 32,
 ) -> Candidates:
