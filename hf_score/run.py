@@ -105,7 +105,7 @@ class RunArguments:
     num_candidates: int = field(default=100, metadata={"help": "Images per class to judge (m)."})
     mask_share: float = field(default=0.95, metadata={"help": "Share of positive relevance that a mask holds."})
     mask_area: float = field(
-        default=0.2, metadata={"help": "Largest share of the image that a mask may keep: it has to cover the shortcut."}
+        default=0.2, metadata={"help": "Largest share of the image that a mask keeps; it has to cover the shortcut."}
     )
     decider: Literal["auto", "file", "oracle"] = field(
         default="auto", metadata={"help": "Who decides. auto: the selection file if given, else the oracle."}
