@@ -163,7 +163,8 @@ class Job:
     def run_cell(self, cell: dict) -> dict[str, Any]:
         began = time.time()
         own = {**cell.get("by_model", {}).get(self.model_name, {}), **cell.get("by_set", {}).get(self.set_name, {})}
-        fields = {**self.model["score"], **self.spec.get("score", {}), **cell.get("score", {}), **own}
+        of_set = self.spec.get("by_model", {}).get(self.model_name, {})
+        fields = {**self.model["score"], **self.spec.get("score", {}), **of_set, **cell.get("score", {}), **own}
         extra = {k: fields.pop(k, v) for k, v in EXTRA.items()}
         samples, history = self.samples(extra), []
         if cell["name"] == "erm":
