@@ -118,7 +118,7 @@ def _spread(values: Iterable[float | None]) -> Spread | None:
 def judge(results: Mapping[str, Any]) -> Verdict:
     """Say in words whether SCORE raised the worst-group accuracy, and whether that is more than its controls do.
 
-    SCORE is compared with the best of its controls (continued ERM, random samples, random neurons). The gain holds
+    SCORE is compared with the best of its controls (`CONTROLS`). The gain holds
     when it exceeds the standard deviation of a difference between two runs, √(s₁² + s₂²) over seeds.
     """
     methods = summarise(results)
