@@ -48,6 +48,16 @@ from hf_score.models import load_model
 from hf_score.penalty import margin
 from hf_score.trainer import SCORETrainer
 
+HEADER = """# Results of the search
+
+Made by `python benchmarks/search.py {plan} --table` from `{rows}`; how the runs were made is in
+[method-notes.md](method-notes.md). Mean ± standard deviation over seeds, in % unless said otherwise. *Relevance in
+region*: share of the positive relevance of the shortcut's class inside the true region, test images. *Flips by
+insertion*: share of rightly classified test images of other classes that change class when the true region of another
+image is inserted. *Insertion* and *removal*: what that does to the margin of the shortcut's class, in logits. The
+100 % sets have no reference of their own: see that of the 95 % set.
+"""
+
 #: Fields of a cell that are not fields of SCOREConfig, with their defaults.
 EXTRA: dict[str, Any] = {
     "trainer": "score",  # score | uniform | l2 | cut_out | reference
@@ -380,7 +390,9 @@ def main() -> None:
     rows = options.rows or options.plan.with_suffix(".jsonl")
     if options.table:
         found = [json.loads(line) for line in rows.read_text().splitlines()]
-        print(result_tables(plan, found) + "\n" + choice_table(plan, found))
+        print(
+            HEADER.format(plan=options.plan, rows=rows) + result_tables(plan, found) + "\n" + choice_table(plan, found)
+        )
         return
     os.environ["DATA"] = options.data or os.environ.get("DATA", "")
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))
