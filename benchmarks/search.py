@@ -400,6 +400,9 @@ def main() -> None:
         name: [v for v in getattr(options, name).split(",") if v]
         for name in ("rounds", "sets", "models", "seeds", "cells")
     }
+    if options.workers == 1:
+        _work(plan, rows, options.cache, threads, (0, 1), only)
+        return
     context = torch.multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_work, args=(plan, rows, options.cache, threads, (n, options.workers), only))
