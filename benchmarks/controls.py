@@ -12,7 +12,7 @@ from hf_score.data import PixelDataset
 from hf_score.detection import relevance_mask
 from hf_score.trainer import SCORETrainer
 
-__all__ = ["TRAINERS", "CutOut"]
+__all__ = ["TRAINERS", "cut_out"]
 
 
 class _OfSamples(SCORETrainer):
@@ -46,22 +46,15 @@ class L2Activations(_OfSamples):
         return captured.activation.float().square().mean()
 
 
-class CutOut:
+def cut_out(model: nn.Module, train: PixelDataset, *, mask_share: float, mask_area: float) -> PixelDataset:
     """Every training image twice: as it is, and with the most relevant region of its class filled (MaskTune-like)."""
-
-    def __init__(self, model: nn.Module, train: PixelDataset, extra: dict) -> None:
-        self.model, self.train, self.extra = model, train, extra
-
-    def dataset(self) -> PixelDataset:
-        images, labels = self.train.pixel_values, self.train.labels
-        cut = []
-        with Explainer(self.model) as explainer:
-            for part in torch.arange(len(labels)).split(50):
-                relevance = explainer.explain(images[part], labels[part]).relevance
-                masks = relevance_mask(relevance, share=self.extra["mask_share"], max_area=self.extra["mask_area"])
-                cut.append(images[part] * ~masks[:, None])
-        ids = self.train.idx
-        return PixelDataset(torch.cat([images, *cut]), torch.cat([labels, labels]), torch.cat([ids, ids]))
+    images, labels, cut = train.pixel_values, train.labels, []
+    with Explainer(model) as explainer:
+        for part in torch.arange(len(labels)).split(50):
+            relevance = explainer.explain(images[part], labels[part]).relevance
+            masks = relevance_mask(relevance, share=mask_share, max_area=mask_area)
+            cut.append(images[part] * ~masks[:, None])
+    return PixelDataset(torch.cat([images, *cut]), torch.cat([labels, labels]), torch.cat([train.idx, train.idx]))
 
 
 TRAINERS = {"score": SCORETrainer, "uniform": UniformTarget, "l2": L2Activations, "cut_out": SCORETrainer}

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from controls import TRAINERS, CutOut
-from tables import choice_table, result_tables
+from controls import TRAINERS, cut_out
+from tables import document
 from transformers import AutoModelForImageClassification, TrainerCallback, set_seed
 
 from hf_score.attribution import Explainer
@@ -47,16 +47,6 @@ from hf_score.metrics import group_metrics, relevance_in_region
 from hf_score.models import load_model
 from hf_score.penalty import margin
 from hf_score.trainer import SCORETrainer
-
-HEADER = """# Results of the search
-
-Made by `python benchmarks/search.py {plan} --table` from `{rows}`; how the runs were made is in
-[method-notes.md](method-notes.md). Mean ± standard deviation over seeds, in % unless said otherwise. *Relevance in
-region*: share of the positive relevance of the shortcut's class inside the true region, test images. *Flips by
-insertion*: share of rightly classified test images of other classes that change class when the true region of another
-image is inserted. *Insertion* and *removal*: what that does to the margin of the shortcut's class, in logits. The
-100 % sets have no reference of their own: see that of the 95 % set.
-"""
 
 #: Fields of a cell that are not fields of SCOREConfig, with their defaults.
 EXTRA: dict[str, Any] = {
@@ -186,7 +176,8 @@ class Job:
             if extra["trainer"] == "cut_out":
                 fields["score_lambda"], steps = 0.0, len(self.train) // 32
                 fields["max_steps"] = int(steps * fields.pop("num_train_epochs"))
-                train = CutOut(self.start(), self.train, extra).dataset()
+                areas = {name: extra[name] for name in ("mask_share", "mask_area")}
+                train = cut_out(self.start(), self.train, **areas)
             config = self.config(**{"freeze_batch_norm": True, **fields})
             if cell.get("watch"):
                 config = dataclasses.replace(config, eval_strategy="epoch")
@@ -389,10 +380,7 @@ def main() -> None:
     plan = yaml.safe_load(options.plan.read_text())
     rows = options.rows or options.plan.with_suffix(".jsonl")
     if options.table:
-        found = [json.loads(line) for line in rows.read_text().splitlines()]
-        print(
-            HEADER.format(plan=options.plan, rows=rows) + result_tables(plan, found) + "\n" + choice_table(plan, found)
-        )
+        print(document(options.plan, rows))
         return
     os.environ["DATA"] = options.data or os.environ.get("DATA", "")
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // options.workers)))

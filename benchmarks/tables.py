@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import statistics
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["choice_table", "result_tables"]
+import yaml
+
+from hf_score.report.summary import spread
+
+__all__ = ["document"]
+
+HEADER = """# Results of the search
+
+Made by `python benchmarks/search.py {plan} --table` from `{rows}`; how the runs were made is in
+[method-notes.md](method-notes.md). Mean ± standard deviation over seeds, in % unless said otherwise. *Relevance in
+region*: share of the positive relevance of the shortcut's class inside the true region, test images. *Flips by
+insertion*: share of rightly classified test images of other classes that change class when the true region of another
+image is inserted. *Insertion* and *removal*: what that does to the margin of the shortcut's class, in logits. The
+100 % sets have no reference of their own: see that of the 95 % set.
+"""
 
 #: key of a row → (heading, factor)
 COLUMNS = {
@@ -17,6 +32,14 @@ COLUMNS = {
     "insertion_effect": ("insertion, logits", 1),
     "removal_effect": ("removal, logits", 1),
 }
+
+
+def document(plan_path: Path, rows_path: Path) -> str:
+    """All tables of a plan and its rows, with what their columns mean."""
+    plan = yaml.safe_load(plan_path.read_text())
+    rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
+    heading = HEADER.format(plan=plan_path, rows=rows_path)
+    return heading + result_tables(plan, rows) + "\n" + choice_table(plan, rows)
 
 
 def result_tables(plan: dict, rows: list[dict]) -> str:
@@ -75,7 +98,5 @@ def _line(*cells: str) -> str:
 
 
 def _spread(values: list[float], factor: float) -> str:
-    if not values:
-        return "–"
-    mean = f"{factor * statistics.mean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {factor * statistics.stdev(values):.1f}"
+    found = spread(values)
+    return "–" if found is None else found.text(factor)

@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from .attribution import Explainer, find_layer
 from .config import SCOREConfig
 from .data import ImageCollator
-from .detection.samples import HostImages, SpuriousSamples, exchange_regions
+from .detection.samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
 from .errors import DataError, HFScoreError, ModelError
 from .files import write_bytes
 from .metrics import group_metrics
@@ -175,20 +175,27 @@ class SCORETrainer(Trainer):
         assert self._scale is not None
         turns = self._turns_of_this_process()
         chosen = self._samples_of(turns)
-        samples = self.spurious_samples.to(self.args.device)[chosen]
-        penalty = swapped = torch.zeros((), device=self.args.device)
-        if self.args.score_swap_weight > 0 or not by_neurons:
-            hosts, host_labels = (x.to(self.args.device) for x in self._hosts.draw(samples.labels.tolist(), turns))
-            pairs = exchange_regions(samples, hosts, host_labels)
-            images = torch.cat([pairs.with_region, pairs.without_region])
-            with_region, without_region = model(pixel_values=images).logits.float().chunk(2)
-            swapped = nn.functional.cross_entropy(pairs.counterfactuals(with_region, without_region), pairs.labels)
-            penalty = margin_difference(with_region, without_region, pairs.shortcut_labels).mean()
+        samples = self.spurious_samples[chosen].to(self.args.device)
         if by_neurons:
             assert self._relevance is not None
             strength = self._strength(model, samples.pixel_values, samples.labels)
             penalty = score_penalty(strength, self._relevance[chosen], reading=self.args.score_reading).mean()
-        return penalty / self._scale, swapped
+            if self.args.score_swap_weight == 0:
+                return penalty / self._scale, penalty.new_zeros(())
+            pairs = self._pairs(samples, self._hosts, turns)
+            copies = model(pixel_values=pairs.counterfactuals(pairs.with_region, pairs.without_region)).logits.float()
+        else:
+            pairs = self._pairs(samples, self._hosts, turns)
+            images = torch.cat([pairs.with_region, pairs.without_region])
+            with_region, without_region = model(pixel_values=images).logits.float().chunk(2)
+            penalty = margin_difference(with_region, without_region, pairs.shortcut_labels).mean()
+            copies = pairs.counterfactuals(with_region, without_region)
+        return penalty / self._scale, nn.functional.cross_entropy(copies, pairs.labels)
+
+    def _pairs(self, samples: SpuriousSamples, hosts: HostImages, turns: Sequence[int]) -> ExchangedRegions:
+        """The samples with the hosts of these turns, on the samples' device."""
+        images, labels = hosts.draw(samples.labels.tolist(), turns)
+        return exchange_regions(samples, images.to(samples.labels.device), labels.to(samples.labels.device))
 
     def _strength(self, model: nn.Module, pixel_values: Tensor, labels: Tensor) -> Tensor:
         """(B, P, C): the activation at the probe layer, or its contribution to the objective."""
@@ -228,7 +235,7 @@ class SCORETrainer(Trainer):
             shuffle, place = divmod(turn, len(self.spurious_samples))
             generator = torch.Generator().manual_seed(self.args.seed + 7919 * shuffle)
             indices.append(torch.randperm(len(self.spurious_samples), generator=generator)[place])
-        return torch.stack(indices).to(self.args.device)
+        return torch.stack(indices)
 
     @cached_property
     def _hosts(self) -> HostImages:
@@ -236,7 +243,7 @@ class SCORETrainer(Trainer):
         return self._hosts_from(self.train_dataset)
 
     def _hosts_from(self, dataset: Any) -> HostImages:
-        labels = _column(dataset, "label") or _column(dataset, "labels")
+        labels = _class_labels(dataset)
         if labels is None:
             raise DataError(
                 "exchanging regions with images of other classes needs a data set with a label column that can be "
@@ -254,9 +261,7 @@ class SCORETrainer(Trainer):
         differences, correct, labels = [], [], []
         with _eval_mode(model), torch.no_grad():
             for part in torch.as_tensor(list(turns)).split(max(1, self.args.per_device_eval_batch_size // 4)):
-                some = samples[part % len(samples)].to(self.args.device)
-                images, classes = (x.to(self.args.device) for x in hosts.draw(some.labels.tolist(), part.tolist()))
-                pairs = exchange_regions(some, images, classes)
+                pairs = self._pairs(samples[part % len(samples)].to(self.args.device), hosts, part.tolist())
                 with_region = model(pixel_values=pairs.with_region).logits
                 without_region = model(pixel_values=pairs.without_region).logits
                 differences.append(margin_difference(with_region, without_region, pairs.shortcut_labels))
@@ -314,7 +319,7 @@ class SCORETrainer(Trainer):
         if not self.args.class_balanced:
             return super()._get_train_sampler(train_dataset)
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        labels = _column(dataset, "label") or _column(dataset, "labels")
+        labels = _class_labels(dataset)
         if labels is None:
             raise DataError("class_balanced needs a training set with a label column: give one, or leave it off.")
         return ClassBalancedSampler(labels, seed=self.args.data_seed or self.args.seed)
@@ -500,6 +505,10 @@ def _column(dataset: Any, name: str) -> list | None:
     if hasattr(dataset, "column_names"):
         return list(dataset[name])
     return [item[name] for item in dataset]
+
+
+def _class_labels(dataset: Any) -> list | None:
+    return _column(dataset, "label") or _column(dataset, "labels")
 
 
 def _columns(dataset: Any) -> list[str] | None:

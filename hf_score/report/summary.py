@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["MethodSummary", "Spread", "Verdict", "judge", "render_table", "summarise", "table_cells"]
+__all__ = ["MethodSummary", "Spread", "Verdict", "judge", "render_table", "spread", "summarise", "table_cells"]
 
 #: The order in which methods are shown: what was there before, then its controls, then SCORE.
 CONTROLS = ("continued_erm", "random_samples", "random_regions", "random_neurons", "swap_only")
@@ -30,8 +30,12 @@ class Spread:
 
     def percent(self) -> str:
         """`"58.3 ± 2.1"`, or `"58.3"` for one seed."""
-        text = f"{100 * self.mean:.1f}"
-        return text if self.std is None else f"{text} ± {100 * self.std:.1f}"
+        return self.text(100)
+
+    def text(self, factor: float) -> str:
+        """Mean and standard deviation times `factor`, to one decimal."""
+        text = f"{factor * self.mean:.1f}"
+        return text if self.std is None else f"{text} ± {factor * self.std:.1f}"
 
 
 @dataclass(frozen=True)
@@ -91,24 +95,25 @@ def _group_names(results: Mapping[str, Any]) -> list[str]:
 def _summarise_method(key: str, method: Mapping[str, Any], group_names: Sequence[str]) -> MethodSummary:
     runs = method["runs"]
     metrics = [run["metrics"] for run in runs]
-    groups = {name: _spread(m.get("group_accuracy", {}).get(name) for m in metrics) for name in group_names}
+    groups = {name: spread(m.get("group_accuracy", {}).get(name) for m in metrics) for name in group_names}
     present = {name: spread.mean for name, spread in groups.items() if spread is not None}
     return MethodSummary(
         key=key,
         label=method.get("label", key),
         supervision=method.get("supervision", ""),
         seeds=tuple(run["seed"] for run in runs),
-        worst_group_accuracy=_spread(m.get("worst_group_accuracy") for m in metrics),
-        accuracy=_spread(m.get("accuracy") for m in metrics),
-        weighted_accuracy=_spread(m.get("weighted_accuracy") for m in metrics),
-        mean_group_accuracy=_spread(m.get("mean_group_accuracy") for m in metrics),
-        relevance_in_region=_spread(run.get("relevance_in_region") for run in runs),
+        worst_group_accuracy=spread(m.get("worst_group_accuracy") for m in metrics),
+        accuracy=spread(m.get("accuracy") for m in metrics),
+        weighted_accuracy=spread(m.get("weighted_accuracy") for m in metrics),
+        mean_group_accuracy=spread(m.get("mean_group_accuracy") for m in metrics),
+        relevance_in_region=spread(run.get("relevance_in_region") for run in runs),
         group_accuracy=groups,
         worst_group=min(present, key=present.__getitem__) if present else None,
     )
 
 
-def _spread(values: Iterable[float | None]) -> Spread | None:
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Of the finite values; None where there are none."""
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     if not known:
         return None
