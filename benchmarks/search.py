@@ -52,7 +52,7 @@ from hf_score.trainer import SCORETrainer
 EXTRA: dict[str, Any] = {
     "trainer": "score",  # score | uniform | l2 | cut_out | reference
     "samples": "oracle",  # oracle | random (of the same classes) | random_any (of all classes)
-    "masks": "found",  # found | moved (control) | true (the known region of the attribute)
+    "masks": "found",  # found | moved (control) | true (the known region) | box (all outside a box around the object)
     "num_keep": 40,
     "mask_area": 0.2,
     "mask_share": 0.95,
@@ -133,6 +133,9 @@ class Job:
         elif extra["masks"] == "true":
             known = self.regions("train", samples.idx)
             samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(known)) > 0.5)
+        elif extra["masks"] == "box":
+            outside = [_outside_box(region) for region in self.regions("train", samples.idx)]
+            samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(outside)))
         return samples
 
     def _with_random(self, samples: SpuriousSamples, extra: dict) -> SpuriousSamples:
@@ -313,6 +316,15 @@ class _Watch(TrainerCallback):
         seen = {name: round(metrics[f"eval_{name}"], 4) for name in self.SEEN if f"eval_{name}" in metrics}
         got = self.job.measure(model)
         self.rows.append({"epoch": state.epoch, **seen, "wga": got["wga"], "test_accuracy": got["accuracy"]})
+
+
+def _outside_box(background: np.ndarray) -> np.ndarray:
+    """A person's way to say "the background": (H, W) bool, true outside the bounding box of what is not background."""
+    outside = np.ones(background.shape, dtype=bool)
+    rows, columns = np.nonzero(background <= 0.5)
+    if len(rows):
+        outside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = False
+    return outside
 
 
 def _expand(fields: dict, *leave_out: str) -> dict:
