@@ -1,50 +1,79 @@
-"""LRP rules for CNNs by name: which of zennit's rules each kind of layer gets.
+"""Composites by name: which rule each convolution and linear layer gets.
 
-The composites are zennit's own, with rows for the pooling layers that timm defines. Sources: Bach et al. 2015 (LRP-ε),
-Montavon et al. 2017 and 2019 (z⁺, composites), Kohlbrenner et al. 2020 (ε, plus and flat together).
+The composites are zennit's own. Sources: Bach et al. 2015 (LRP-ε, αβ), Montavon et al. 2017 and 2019 (z⁺, zᴮ, γ,
+composites), Lapuschkin et al. 2019 (flat), Kohlbrenner et al. 2020 (ε, plus and flat together).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 from zennit.composites import (
     EpsilonAlpha2Beta1,
     EpsilonAlpha2Beta1Flat,
     EpsilonPlus,
     EpsilonPlusFlat,
     LayerMapComposite,
-    layer_map_base,
+    SpecialFirstLayerMapComposite,
 )
-from zennit.core import Composite
-from zennit.rules import Epsilon, Hook, Norm
-from zennit.types import Convolution
+from zennit.core import BasicHook, Composite
+from zennit.rules import Epsilon, Flat, Gamma, WSquare
+from zennit.types import Convolution, Linear
 
-__all__ = ["make_composite"]
+from hf_score.attribution.rules import Rule
 
-
-class _EpsilonOnly(LayerMapComposite):
-    """LRP-ε for every layer with weights."""
-
-    def __init__(self, *, epsilon: float, stabilizer: float, layer_map: list[tuple[type | tuple[type, ...], Hook]]):
-        rule = Epsilon(epsilon=epsilon)
-        super().__init__([*layer_map, *layer_map_base(stabilizer), (Convolution, rule), (torch.nn.Linear, rule)])
+__all__ = ["COMPOSITES", "make_composite", "rules_of"]
 
 
-_COMPOSITES: dict[str, Callable[..., Composite]] = {
-    "epsilon_plus_flat": EpsilonPlusFlat,
-    "epsilon_plus": EpsilonPlus,
-    "epsilon_alpha2_beta1_flat": EpsilonAlpha2Beta1Flat,
-    "epsilon_alpha2_beta1": EpsilonAlpha2Beta1,
-    "epsilon": _EpsilonOnly,
+def _epsilon_only(*, epsilon: float, **_: Any) -> Composite:
+    return LayerMapComposite([(Linear, Epsilon(epsilon=epsilon))])
+
+
+def _gamma(*, epsilon: float, linear: float = 0.0, convolution: float = 0.25) -> Composite:
+    def rule(gamma: float) -> BasicHook:
+        return Gamma(gamma=gamma, stabilizer=epsilon) if gamma else Epsilon(epsilon=epsilon)
+
+    return SpecialFirstLayerMapComposite(
+        layer_map=[(Convolution, rule(convolution)), (torch.nn.Linear, rule(linear))],
+        first_map=[(Linear, Flat(stabilizer=epsilon))],
+    )
+
+
+def _first(rule: Callable[..., BasicHook]) -> Callable[..., Composite]:
+    def make(*, epsilon: float, **_: Any) -> Composite:
+        return EpsilonPlusFlat(epsilon=epsilon, stabilizer=epsilon, first_map=[(Linear, rule(stabilizer=epsilon))])
+
+    return make
+
+
+def _of_zennit(kind: Callable[..., Composite]) -> Callable[..., Composite]:
+    return lambda *, epsilon, **_: kind(epsilon=epsilon, stabilizer=epsilon)
+
+
+COMPOSITES: dict[str, Callable[..., Composite]] = {
+    "epsilon_plus_flat": _of_zennit(EpsilonPlusFlat),
+    "epsilon_plus": _of_zennit(EpsilonPlus),
+    "epsilon_plus_wsquare": _first(WSquare),
+    "epsilon_gamma_flat": _gamma,
+    "epsilon_alpha2_beta1_flat": _of_zennit(EpsilonAlpha2Beta1Flat),
+    "epsilon_alpha2_beta1": _of_zennit(EpsilonAlpha2Beta1),
+    "epsilon": _epsilon_only,
 }
 
 
-def make_composite(name: str, *, epsilon: float = 1e-6) -> Composite:
-    """A new composite of this name, whose quotients are all stabilised by `epsilon`."""
-    from timm.layers import BlurPool2d
-    from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
+def make_composite(name: str, *, epsilon: float = 1e-6, gamma: dict[str, float] | None = None) -> Composite:
+    """A new composite of this name, whose quotients are all stabilised by `epsilon`.
 
-    pooling = ((FastAdaptiveAvgPool, BlurPool2d), Norm(stabilizer=epsilon))
-    return _COMPOSITES[name](epsilon=epsilon, stabilizer=epsilon, layer_map=[pooling])
+    `gamma` gives γ for `"linear"` and `"convolution"` to the composite that uses it.
+    """
+    return COMPOSITES[name](epsilon=epsilon, **(gamma or {}))
+
+
+def rules_of(composite: Composite, model: nn.Module) -> dict[nn.Module, Rule]:
+    """The rule that `composite` has for each convolution and linear layer of `model`; norms and sums have their own."""
+    context: dict[str, Any] = {}
+    found = ((module, composite.module_map(context, name, module)) for name, module in model.named_modules())
+    return {module: rule for module, rule in found if isinstance(module, Linear) and isinstance(rule, BasicHook)}

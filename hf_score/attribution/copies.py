@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["is_leaf", "private_copy", "type_name", "unwrap"]
+__all__ = ["private_copy", "type_name", "unwrap"]
 
 
 def type_name(module: nn.Module) -> str:
@@ -16,15 +16,12 @@ def type_name(module: nn.Module) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
-def is_leaf(module: nn.Module) -> bool:
-    """Whether a module has no modules inside."""
-    return next(module.children(), None) is None
-
-
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside `DistributedDataParallel`, `DataParallel` and `torch.compile`."""
+    """The model inside `DistributedDataParallel`, `DataParallel`, `torch.compile` and PEFT, adapters included."""
     while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
         elif "_orig_mod" in model._modules:
             model = model._modules["_orig_mod"]  # type: ignore[assignment]

@@ -1,99 +1,56 @@
-"""The model families that can be explained: how each is recognised, what it may contain, its rules and its layers.
+"""The model families that can be explained: how each is recognised, how, and where it can be probed.
 
-Support for a family is a row of `FAMILIES`. A row lists, by qualified class name, every container whose forward pass
-we have read and every leaf that has a rule. A model with anything else inside is refused by name, because a module
-without a rule would silently get its plain gradient. A subclass counts as something else: it may compute otherwise.
+Support for a family is a row of `FAMILIES`, found by the class of the whole model. What its forward pass may contain
+is settled by the rules themselves: relevance passes through no function without one (`hf_score.attribution.lrp`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from torch import nn
 
-from hf_score.attribution.copies import is_leaf, type_name
+from hf_score.attribution.copies import type_name
 from hf_score.errors import UnsupportedArchitectureError
 
-__all__ = ["FAMILIES", "Family", "find_family"]
+__all__ = ["FAMILIES", "REFUSED", "Family", "find_family"]
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Modules
-# ---------------------------------------------------------------------------------------------------------------------
-
-_IDLE = (  # do nothing in evaluation mode
-    "torch.nn.modules.linear.Identity",
-    "torch.nn.modules.dropout.*",
-    "timm.layers.drop.*",
-    "timm.layers.patch_dropout.PatchDropout",
-)
-_CNN_LEAVES = (
-    *_IDLE,
-    "torch.nn.modules.conv.Conv2d",
-    "timm.layers.conv2d_same.Conv2dSame",
-    "torch.nn.modules.linear.Linear",
-    "torch.nn.modules.batchnorm.BatchNorm1d",
-    "torch.nn.modules.batchnorm.BatchNorm2d",
-    "torch.nn.modules.activation.ReLU",
-    "torch.nn.modules.activation.ReLU6",
-    "torch.nn.modules.activation.LeakyReLU",
-    "torch.nn.modules.activation.SiLU",
-    "torch.nn.modules.activation.GELU",
-    "torch.nn.modules.pooling.MaxPool2d",
-    "torch.nn.modules.pooling.AvgPool2d",
-    "torch.nn.modules.pooling.AdaptiveAvgPool2d",
-    "torch.nn.modules.pooling.AdaptiveMaxPool2d",
-    "torch.nn.modules.flatten.Flatten",
-    "timm.layers.adaptive_avgmax_pool.FastAdaptiveAvgPool",
-    "timm.layers.adaptive_avgmax_pool.FastAdaptiveMaxPool",
-    "timm.layers.blur_pool.BlurPool2d",
-)
-_CNN_CONTAINERS = (
-    "torch.nn.modules.container.Sequential",
-    "timm.layers.adaptive_avgmax_pool.SelectAdaptivePool2d",
-    "timm.layers.classifier.ClassifierHead",
-)
-_VIT_LEAVES = (
-    *_IDLE,
-    "torch.nn.modules.conv.Conv2d",
-    "torch.nn.modules.linear.Linear",
-    "torch.nn.modules.normalization.LayerNorm",
-    "timm.layers.norm.LayerNorm",
-    "timm.layers.norm.LayerNormFp32",
-    "timm.layers.layer_scale.LayerScale",
-    "timm.models.vision_transformer.LayerScale",
-    "torch.nn.modules.activation.GELU",
-    "torch.nn.modules.activation.SiLU",
-    "torch.nn.modules.activation.ReLU",
-    "timm.layers.activations.GELU",
-    "timm.layers.activations.GELUTanh",
-    "transformers.activations.GELUActivation",
-    "transformers.activations.GELUTanh",
-    "transformers.activations.SiLUActivation",
-)
-_VIT_CONTAINERS = ("torch.nn.modules.container.Sequential", "torch.nn.modules.container.ModuleList")
-
+Layers = Callable[[nn.Module], dict[str, str]]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Layers that can be probed by role
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _residual_stages(model: nn.Module) -> dict[str, str]:
-    """`stage1`, `stage2`, …: the last block of each stage.
+def _last_of(pattern: str, *, inside: str = "") -> Layers:
+    """`stage1`, `stage2`, …: the last block of each stage, a module whose dotted name matches `pattern`.
 
     The block rather than the stage, because with activation checkpointing timm calls the blocks one by one.
     """
-    stages = [name for name, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+|layer\d+", name)]
-    return {
-        f"stage{k}": f"{name}.{len(list(model.get_submodule(name).children())) - 1}"
-        for k, name in enumerate(stages, 1)
+
+    def layers(model: nn.Module) -> dict[str, str]:
+        found = {}
+        for name, stage in model.named_modules():
+            if re.fullmatch(pattern, name):
+                blocks = [child for child, _ in stage.get_submodule(inside).named_children()]
+                path = ".".join(part for part in (name, inside, blocks[-1]) if part)
+                found[f"stage{len(found) + 1}"] = path
+        return found
+
+    return layers
+
+
+def _named(pattern: str) -> Layers:
+    """`stage1`, `stage2`, …: the modules whose dotted name matches."""
+    return lambda model: {
+        f"stage{k}": name
+        for k, name in enumerate((n for n, _ in model.named_modules() if re.fullmatch(pattern, n)), 1)
     }
 
 
-def _pooling_stages(model: nn.Module) -> dict[str, str]:
+def _pooling(model: nn.Module) -> dict[str, str]:
     """`stage1`, `stage2`, …: the pooling layers, or the activations of a network that does not pool."""
     for kinds in ((nn.MaxPool2d, nn.AvgPool2d), (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU)):
         names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
@@ -102,11 +59,11 @@ def _pooling_stages(model: nn.Module) -> dict[str, str]:
     return {f"stage{k}": name for k, name in enumerate(names, 1)}
 
 
-def _transformer_blocks(model: nn.Module) -> dict[str, str]:
-    """`block0`, `block1`, …: the blocks in the order in which they run, wherever this library version keeps them."""
-    kinds = ("ViTLayer", "DeiTLayer", "Block", "ResPostBlock")
-    names = [name for name, module in model.named_modules() if type(module).__name__ in kinds]
-    return {f"block{k}": name for k, name in enumerate(names)}
+def _blocks(model: nn.Module) -> dict[str, str]:
+    """`block0`, `block1`, …: the transformer blocks in the order in which they run, whatever the library calls them."""
+    names = [name for name, _ in model.named_modules() if re.search(r"(^|\.)(blocks|layers?)\.\d+$", name)]
+    innermost = [name for name in names if not any(other.startswith(name + ".") for other in names)]
+    return {f"block{k}": name for k, name in enumerate(innermost)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -116,6 +73,8 @@ def _transformer_blocks(model: nn.Module) -> dict[str, str]:
 CNN_METHODS = (
     "epsilon_plus_flat",
     "epsilon_plus",
+    "epsilon_plus_wsquare",
+    "epsilon_gamma_flat",
     "epsilon_alpha2_beta1_flat",
     "epsilon_alpha2_beta1",
     "epsilon",
@@ -126,133 +85,200 @@ VIT_METHODS = ("attnlrp", "attnlrp_gamma", "cp_lrp", "input_x_gradient")
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the table: models built in the same way, which share rules and names of layers.
+    """A row of the table: models that share ways of being explained and names of layers.
 
     Attributes:
         name: What a person calls it.
         roots: Qualified names of the classes of whole models.
-        containers: Qualified names of the classes of modules with children. Patterns such as `package.module.*` stand
-            for every class of a file.
-        leaves: The same for modules without children.
         methods: The ways of explaining it, the default first.
         layers: Maps a model to its probe layers in order, role → dotted name.
-        refuse: Maps a module of a known class to why this one has no rule, or to `None`.
+        examples: Models of it that the tests explain, as timm or transformers calls them.
+        channels_last: Whether its feature maps are (B, H, W, C) rather than (B, C, H, W).
     """
 
     name: str
     roots: tuple[str, ...]
-    containers: tuple[str, ...]
-    leaves: tuple[str, ...]
     methods: tuple[str, ...]
-    layers: Callable[[nn.Module], dict[str, str]]
-    refuse: Callable[[nn.Module], str | None] = lambda module: None
+    layers: Layers
+    examples: tuple[str, ...]
+    channels_last: bool = False
 
 
-def _gated(module: nn.Module) -> str | None:
-    return "its output is gated by a sigmoid" if getattr(module, "gate", None) is not None else None
-
-
-def _python_gelu(module: nn.Module) -> str | None:
-    written_out = "python" in getattr(getattr(module, "act", None), "__name__", "")
-    return "its activation is written out in Python" if written_out else None
-
-
-_TIMM_VIT = "timm.models.vision_transformer."
+_TIMM, _HF = "timm.models.", "transformers.models."
 FAMILIES: tuple[Family, ...] = (
     Family(
-        name="timm ResNet",
-        roots=("timm.models.resnet.ResNet",),
-        containers=(*_CNN_CONTAINERS, "timm.models.resnet.BasicBlock", "timm.models.resnet.Bottleneck"),
-        leaves=_CNN_LEAVES,
-        methods=CNN_METHODS,
-        layers=_residual_stages,
+        "timm ResNet, Wide ResNet, ResNeXt, SE-ResNet, ECA-ResNet",
+        (_TIMM + "resnet.ResNet",),
+        CNN_METHODS,
+        _last_of(r"layer\d+"),
+        ("resnet18", "wide_resnet50_2", "resnext50_32x4d", "seresnet18", "ecaresnet26t"),
     ),
     Family(
-        name="timm VGG",
-        roots=("timm.models.vgg.VGG",),
-        containers=(*_CNN_CONTAINERS, "timm.models.vgg.ConvMlp"),
-        leaves=_CNN_LEAVES,
-        methods=CNN_METHODS,
-        layers=_pooling_stages,
+        "timm ResNetV2 and BiT",
+        (_TIMM + "resnetv2.ResNetV2",),
+        CNN_METHODS,
+        _last_of(r"stages\.\d+", inside="blocks"),
+        ("resnetv2_18", "resnetv2_50x1_bit"),
+    ),
+    Family("timm VGG", (_TIMM + "vgg.VGG",), CNN_METHODS, _pooling, ("vgg11", "vgg11_bn")),
+    Family(
+        "timm DenseNet",
+        (_TIMM + "densenet.DenseNet",),
+        CNN_METHODS,
+        _named(r"features\.(denseblock\d+)"),
+        ("densenet121",),
     ),
     Family(
-        name="timm EfficientNet-Lite",
-        roots=("timm.models.efficientnet.EfficientNet",),
-        containers=(
-            *_CNN_CONTAINERS,
-            "timm.layers.norm_act.BatchNormAct2d",
-            "timm.models._efficientnet_blocks.ConvBnAct",
-            "timm.models._efficientnet_blocks.DepthwiseSeparableConv",
-            "timm.models._efficientnet_blocks.InvertedResidual",
+        "timm EfficientNet, EfficientNetV2, EfficientNet-Lite, MobileNetV2",
+        (_TIMM + "efficientnet.EfficientNet",),
+        CNN_METHODS,
+        _last_of(r"blocks\.\d+"),
+        ("efficientnet_b0", "efficientnetv2_rw_t", "tf_efficientnet_lite0", "mobilenetv2_050"),
+    ),
+    Family(
+        "timm MobileNetV3",
+        (_TIMM + "mobilenetv3.MobileNetV3",),
+        CNN_METHODS,
+        _last_of(r"blocks\.\d+"),
+        ("mobilenetv3_small_050",),
+    ),
+    Family(
+        "timm RegNet",
+        (_TIMM + "regnet.RegNet",),
+        CNN_METHODS,
+        _last_of(r"s\d+"),
+        ("regnetx_002", "regnety_002"),
+    ),
+    Family(
+        "timm Inception-v3",
+        (_TIMM + "inception_v3.InceptionV3",),
+        CNN_METHODS,
+        _named(r"Mixed_\w+"),
+        ("inception_v3",),
+    ),
+    Family(
+        "torchvision ResNet",
+        ("torchvision.models.resnet.ResNet",),
+        CNN_METHODS,
+        _last_of(r"layer\d+"),
+        ("torchvision resnet18",),
+    ),
+    Family(
+        "torchvision VGG",
+        ("torchvision.models.vgg.VGG",),
+        CNN_METHODS,
+        _pooling,
+        ("torchvision vgg11_bn",),
+    ),
+    Family(
+        "torch.nn.Sequential",
+        ("torch.nn.modules.container.Sequential",),
+        CNN_METHODS,
+        _pooling,
+        ("torch.nn.Sequential",),
+    ),
+    Family(
+        "transformers ResNet",
+        (_HF + "resnet.modeling_resnet.ResNetForImageClassification",),
+        CNN_METHODS,
+        _last_of(r"resnet\.encoder\.stages\.\d+", inside="layers"),
+        ("ResNetForImageClassification",),
+    ),
+    Family(
+        "timm ConvNeXt and ConvNeXt V2",
+        (_TIMM + "convnext.ConvNeXt",),
+        (*VIT_METHODS, *CNN_METHODS[:-1]),
+        _last_of(r"stages\.\d+", inside="blocks"),
+        ("convnext_atto", "convnextv2_atto"),
+    ),
+    Family(
+        "timm MaxViT and CoAtNet",
+        (_TIMM + "maxxvit.MaxxVit",),
+        VIT_METHODS,
+        _last_of(r"stages\.\d+", inside="blocks"),
+        ("maxvit_rmlp_pico_rw_256", "coatnet_nano_rw_224"),
+    ),
+    Family(
+        "timm MobileViT",
+        (_TIMM + "byobnet.ByobNet",),
+        VIT_METHODS,
+        _last_of(r"stages\.\d+"),
+        ("mobilevit_xxs", "mobilevitv2_050"),
+    ),
+    Family(
+        "timm ViT, DeiT, DeiT III",
+        (_TIMM + "vision_transformer.VisionTransformer", _TIMM + "deit.VisionTransformerDistilled"),
+        VIT_METHODS,
+        _blocks,
+        ("deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"),
+    ),
+    Family(
+        "timm EVA-02 and DINOv3",
+        (_TIMM + "eva.Eva",),
+        VIT_METHODS,
+        _blocks,
+        ("eva02_tiny_patch14_224", "vit_small_patch16_dinov3"),
+    ),
+    Family(
+        "timm Swin",
+        (_TIMM + "swin_transformer.SwinTransformer",),
+        VIT_METHODS,
+        _blocks,
+        ("swin_tiny_patch4_window7_224",),
+        channels_last=True,
+    ),
+    Family(
+        "transformers ViT and DeiT",
+        (
+            _HF + "vit.modeling_vit.ViTForImageClassification",
+            _HF + "deit.modeling_deit.DeiTForImageClassification",
+            _HF + "deit.modeling_deit.DeiTForImageClassificationWithTeacher",
         ),
-        leaves=_CNN_LEAVES,
-        methods=CNN_METHODS,
-        layers=_residual_stages,
+        VIT_METHODS,
+        _blocks,
+        ("ViTForImageClassification", "DeiTForImageClassification"),
     ),
     Family(
-        name="torchvision ResNet",
-        roots=("torchvision.models.resnet.ResNet",),
-        containers=(
-            *_CNN_CONTAINERS,
-            "torchvision.models.resnet.BasicBlock",
-            "torchvision.models.resnet.Bottleneck",
+        "transformers DINOv2",
+        (_HF + "dinov2.modeling_dinov2.Dinov2ForImageClassification",),
+        VIT_METHODS,
+        _blocks,
+        ("Dinov2ForImageClassification",),
+    ),
+    Family(
+        "transformers BEiT",
+        (_HF + "beit.modeling_beit.BeitForImageClassification",),
+        VIT_METHODS,
+        _blocks,
+        ("BeitForImageClassification",),
+    ),
+    Family(
+        "transformers Swin",
+        (_HF + "swin.modeling_swin.SwinForImageClassification",),
+        VIT_METHODS,
+        _blocks,
+        ("SwinForImageClassification",),
+    ),
+    Family(
+        "transformers CLIP and SigLIP",
+        (
+            _HF + "clip.modeling_clip.CLIPForImageClassification",
+            _HF + "siglip.modeling_siglip.SiglipForImageClassification",
         ),
-        leaves=_CNN_LEAVES,
-        methods=CNN_METHODS,
-        layers=_residual_stages,
-    ),
-    Family(
-        name="torchvision VGG",
-        roots=("torchvision.models.vgg.VGG",),
-        containers=_CNN_CONTAINERS,
-        leaves=_CNN_LEAVES,
-        methods=CNN_METHODS,
-        layers=_pooling_stages,
-    ),
-    Family(
-        name="torch.nn.Sequential",
-        roots=("torch.nn.modules.container.Sequential",),
-        containers=_CNN_CONTAINERS,
-        leaves=_CNN_LEAVES,
-        methods=CNN_METHODS,
-        layers=_pooling_stages,
-    ),
-    Family(
-        name="timm VisionTransformer",
-        roots=(_TIMM_VIT + "VisionTransformer", "timm.models.deit.VisionTransformerDistilled"),
-        containers=(
-            *_VIT_CONTAINERS,
-            _TIMM_VIT + "Block",
-            _TIMM_VIT + "ResPostBlock",
-            _TIMM_VIT + "Attention",
-            "timm.layers.attention.Attention",
-            "timm.layers.mlp.Mlp",
-            "timm.layers.patch_embed.PatchEmbed",
-        ),
-        leaves=_VIT_LEAVES,
-        methods=VIT_METHODS,
-        layers=_transformer_blocks,
-        refuse=_gated,
-    ),
-    Family(
-        name="transformers ViT and DeiT",
-        roots=(
-            "transformers.models.vit.modeling_vit.ViTForImageClassification",
-            "transformers.models.deit.modeling_deit.DeiTForImageClassification",
-            "transformers.models.deit.modeling_deit.DeiTForImageClassificationWithTeacher",
-        ),
-        containers=(
-            *_VIT_CONTAINERS,
-            "transformers.models.vit.modeling_vit.*",
-            "transformers.models.deit.modeling_deit.*",
-        ),
-        leaves=_VIT_LEAVES,
-        methods=VIT_METHODS,
-        layers=_transformer_blocks,
-        refuse=_python_gelu,
+        VIT_METHODS,
+        _blocks,
+        ("CLIPForImageClassification", "SiglipForImageClassification"),
     ),
 )
-_TIMM_WRAPPER = "transformers.models.timm_wrapper.modeling_timm_wrapper.TimmWrapperForImageClassification"
+
+#: Families that people will try and that are refused, with the reason.
+REFUSED: dict[str, str] = {
+    "torchvision.models.vision_transformer.VisionTransformer": (
+        "nn.MultiheadAttention keeps projections and attention in one fused function, which no rule can look into; "
+        "the same weights run in timm's vit_base_patch16_224"
+    ),
+}
+_TIMM_WRAPPER = _HF + "timm_wrapper.modeling_timm_wrapper.TimmWrapperForImageClassification"
 
 
 def split_wrapper(model: nn.Module) -> tuple[str, nn.Module]:
@@ -261,32 +287,24 @@ def split_wrapper(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def find_family(model: nn.Module) -> Family:
-    """The family of `model`, after a look at every module in it. Nothing is run.
+    """The family of `model`. Nothing is run.
 
     Raises:
-        UnsupportedArchitectureError: The model, or a module in it, has no rule; it is named with its class.
+        UnsupportedArchitectureError: The model is of no family in the table.
     """
     prefix, core = split_wrapper(model)
-    family = next((family for family in FAMILIES if type_name(core) in family.roots), None)
+    kind = type_name(core)
+    family = next((family for family in FAMILIES if kind in family.roots), None)
     if family is None:
+        reason = f" because {REFUSED[kind]}" if kind in REFUSED else ""
         raise UnsupportedArchitectureError(
-            f"No LRP rules are known for '{prefix.rstrip('.') or 'model'}' ({type_name(core)}); "
-            f"use a model of one of these families: {', '.join(family.name for family in FAMILIES)}."
-        )
-    for name, reason in _unruled(core, family):
-        raise UnsupportedArchitectureError(
-            f"No LRP rule is known for '{prefix}{name}' ({type_name(core.get_submodule(name))}) in this "
-            f"{family.name} model{reason}; use a model of the family without this module."
+            f"No LRP rules are known for '{prefix.rstrip('.') or 'model'}' ({kind}){reason}; "
+            f"use a model of one of these families: {'; '.join(family.name for family in FAMILIES)}."
         )
     return family
 
 
-def _unruled(model: nn.Module, family: Family) -> Iterator[tuple[str, str]]:
-    for name, module in model.named_modules():
-        known = family.roots if module is model else family.leaves if is_leaf(module) else family.containers
-        if not any(fnmatchcase(type_name(module), pattern) for pattern in known):
-            yield name, ""
-        elif reason := family.refuse(module):
-            yield name, f", because {reason}"
-        elif "forward" in vars(module) and "_original_forward" not in vars(module):
-            yield name, ", because its forward was replaced on the instance"
+def has_channels_last(model: nn.Module) -> bool:
+    """Whether feature maps of `model`, which need not be of a known family, are (B, H, W, C)."""
+    kind = type_name(split_wrapper(model)[1])
+    return any(family.channels_last for family in FAMILIES if kind in family.roots)

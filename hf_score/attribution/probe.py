@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_score.attribution.copies import unwrap
-from hf_score.attribution.families import find_family, split_wrapper
+from hf_score.attribution.families import find_family, has_channels_last, split_wrapper
 from hf_score.errors import ModelError
 
 __all__ = ["Captured", "ProbeLayer", "find_layer"]
@@ -48,19 +48,23 @@ class ProbeLayer:
     Attributes:
         name: Dotted name within the model (without a `DistributedDataParallel` or `torch.compile` wrapper).
         module: The module whose output is the layer's activation.
+        channels_last: Whether a feature map that it gives is (B, H, W, C).
     """
 
     name: str
     module: nn.Module
+    channels_last: bool = False
 
     def to_positions(self, output: Tensor) -> Tensor:
         """An output of the layer as (B, P, C): P positions in space or tokens, C neurons.
 
-        Takes feature maps (B, C, H, W), tokens (B, N, D) and vectors (B, C).
+        Takes feature maps (B, C, H, W) or, with `channels_last`, (B, H, W, C), tokens (B, N, D) and vectors (B, C).
 
         Raises:
             ModelError: The output has another number of dimensions.
         """
+        if output.ndim == 4 and self.channels_last:
+            return output.flatten(1, 2)
         if output.ndim == 4:
             return output.flatten(2).transpose(1, 2)
         if output.ndim == 3:
@@ -116,9 +120,10 @@ def find_layer(model: nn.Module, layer: str | int | ProbeLayer = "last") -> Prob
     if isinstance(address, str):
         modules = dict(model.named_modules())
         if address in modules and address:
-            return ProbeLayer(address, modules[address])
+            return ProbeLayer(address, modules[address], has_channels_last(model))
     prefix, core = split_wrapper(model)
-    roles = {role: prefix + name for role, name in find_family(model).layers(core).items()}
+    family = find_family(model)
+    roles = {role: prefix + name for role, name in family.layers(core).items()}
     names = list(roles.values())
     if isinstance(address, int) and -len(names) <= address < len(names):
         name = names[address]
@@ -131,4 +136,4 @@ def find_layer(model: nn.Module, layer: str | int | ProbeLayer = "last") -> Prob
             f"The model has no layer {address!r}; use 'last', one of {', '.join(roles)}, an index from {-len(names)} "
             f"to {len(names) - 1}, or the dotted name of a module."
         )
-    return ProbeLayer(name, model.get_submodule(name))
+    return ProbeLayer(name, model.get_submodule(name), family.channels_last)

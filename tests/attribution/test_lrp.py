@@ -8,7 +8,7 @@ from torch import nn
 from zennit.composites import LayerMapComposite
 from zennit.rules import Gamma
 
-from hf_score.attribution.attention import AttnLRP
+from hf_score.attribution.lrp import LRP
 from hf_score.errors import UnsupportedArchitectureError
 
 TOKENS, WIDTH, HEADS = 5, 6, 2
@@ -104,7 +104,7 @@ def test_a_transformer_block_follows_the_paper(constant_attention, fused):
         nn.init.normal_(parameter, std=0.5)
     block.requires_grad_(False)
     x = torch.randn(1, TOKENS, WIDTH, dtype=torch.float64, requires_grad=True)
-    with AttnLRP(constant_attention=constant_attention):
+    with LRP(constant_attention=constant_attention):
         output = block(x)
     weights = torch.randn_like(output)
     (gradient,) = torch.autograd.grad(output, x, weights)
@@ -127,7 +127,7 @@ def test_the_gamma_rule_agrees_with_zennit(layer):
 
 def relevance_of(function, *inputs, **gammas):
     inputs = [x.clone().requires_grad_() for x in inputs]
-    with AttnLRP(**gammas):
+    with LRP(**gammas):
         output = function(*inputs)
     gradients = torch.autograd.grad(output.sum(), inputs)
     return output.detach(), [(x * g).detach() for x, g in zip(inputs, gradients, strict=True)]
