@@ -1,6 +1,7 @@
 """Small models with known weights for the attribution tests."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,24 @@ def zero_biases():
             # timm starts heads with weights so small that the stabilisers would show beside the logits
             for module in [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]:
                 module.weight.normal_(std=0.1)
+        return model
+
+    return apply
+
+
+@pytest.fixture
+def homogeneous(zero_biases):
+    """No biases, and nothing for class tokens and position embeddings: only pixels can have relevance."""
+
+    def apply(model: nn.Module) -> nn.Module:
+        zero_biases(model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.rpartition(".")[2] in ("bias", "q_bias", "v_bias") and "relative" not in name:
+                    if not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d):
+                        parameter.zero_()
+                if re.search(r"pos_embed|position_embedding|_tokens?$|class_embedding", name):
+                    parameter.zero_()
         return model
 
     return apply

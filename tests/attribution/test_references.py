@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import DeiTConfig, TimmWrapperConfig, TimmWrapperForImageClassification
+from zennit.canonizers import AttributeCanonizer, CompositeCanonizer, SequentialMergeBatchNorm
 from zennit.composites import COMPOSITES
+from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 
 from hf_score.attribution import Explainer
@@ -53,21 +55,64 @@ def small_torchvision(kind: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(
-    ("kind", "canonizer"), [("basic", ResNetCanonizer), ("bottleneck", ResNetCanonizer), ("vgg", VGGCanonizer)]
-)
-@pytest.mark.parametrize("method", ["epsilon_plus_flat", "epsilon_alpha2_beta1"])
-def test_composites_agree_with_zennit_on_torchvision(kind, canonizer, method, zero_biases):
-    model = zero_biases(small_torchvision(kind)).eval()
-    pixels = torch.randn(1, 3, 32, 32)
-    with Explainer(model, method=method) as explainer:
+class TimmResNetCanonizer(CompositeCanonizer):
+    """What zennit's `ResNetCanonizer` does for torchvision, for timm, which zennit does not know."""
+
+    def __init__(self):
+        super().__init__((SequentialMergeBatchNorm(), AttributeCanonizer(self._attributes)))
+
+    @classmethod
+    def _attributes(cls, name, module):
+        if type(module) not in (timm.models.resnet.BasicBlock, timm.models.resnet.Bottleneck):
+            return None
+        return {"forward": cls._forward.__get__(module), "canonizer_sum": Sum()}
+
+    @staticmethod
+    def _forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        if hasattr(self, "conv3"):
+            x, act = self.bn3(self.conv3(self.act2(x))), self.act3
+        else:
+            act = self.act2
+        return act(self.canonizer_sum(torch.stack([shortcut, x], dim=-1)))
+
+
+def shallow_timm(kind: str) -> nn.Module:
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    if kind == "vgg":
+        return timm.create_model("vgg11_bn", num_classes=5, mlp_ratio=0.02)
+    return ResNet(BasicBlock if kind == "basic" else Bottleneck, (1, 2, 1, 1), num_classes=5)
+
+
+@pytest.mark.parametrize("method", ["epsilon_plus_flat", "epsilon_plus", "epsilon_alpha2_beta1", "gamma_box"])
+@pytest.mark.parametrize("kind", ["basic", "bottleneck", "vgg"])
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_composites_agree_with_zennit(library, kind, method, zero_biases):
+    """Up to rounding: in float64, and with a stabiliser too small to show."""
+    canonizer = {"torchvision": ResNetCanonizer, "timm": TimmResNetCanonizer}[library]
+    model = {"torchvision": small_torchvision, "timm": shallow_timm}[library](kind).double().eval()
+    zero_biases(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.05 * torch.randn_like(parameter)  # and some bias after all
+    stabilised = {"epsilon": 1e-9, "stabilizer": 1e-9}
+    if method == "gamma_box":
+        stabilised |= {"low": -3.0, "high": 3.0}
+    make = COMPOSITES["epsilon_gamma_box" if method == "gamma_box" else method]
+    pixels = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    with Explainer(model, method=make(**stabilised) if method == "gamma_box" else method, epsilon=1e-9) as explainer:
         explanation = explainer.explain(pixels, 2)
     x = pixels.clone().requires_grad_()
-    with COMPOSITES[method](canonizers=[canonizer()]).context(model):
+    with make(**stabilised, canonizers=[VGGCanonizer() if kind == "vgg" else canonizer()]).context(model):
         logits = model(x)
         (relevance,) = torch.autograd.grad(logits, x, logits.detach() * torch.eye(5)[[2]])
     expected = relevance.sum(1)
-    assert (explanation.relevance - expected).abs().max() < 1e-4 * expected.abs().max()
+    for one, other in zip(explanation.relevance, expected, strict=True):
+        assert (one - other).abs().max() < 1e-4 * other.abs().max()
 
 
 def to_transformers(state: dict) -> dict:

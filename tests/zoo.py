@@ -8,7 +8,7 @@ from torch import nn
 _HIDDEN = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
 _VIT = {**_HIDDEN, "image_size": 32, "patch_size": 8, "initializer_range": 0.2}
 _CONFIGS = {
-    "ResNetForImageClassification": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2]},
+    "ResNetForImageClassification": {"embedding_size": 8, "hidden_sizes": [64, 128], "depths": [1, 2]},
     "SwinForImageClassification": {
         "image_size": 32,
         "patch_size": 2,
@@ -54,7 +54,7 @@ def _lively(model: nn.Module) -> nn.Module:
         for name, parameter in model.named_parameters():
             if name.endswith((".gamma", ".gamma_1", ".gamma_2")) and parameter.ndim == 1:
                 parameter.fill_(0.5)
-        heads = [m for m in model.modules() if isinstance(m, nn.Linear)]
+        heads = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         heads[-1].weight.normal_(std=0.1)
     return model
 
