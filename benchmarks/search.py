@@ -151,6 +151,8 @@ class Job:
             pool = np.arange(len(labels)) if extra["samples"] == "random_any" else np.flatnonzero(labels == label)
             for p in generator.choice(pool, size=min(count, len(pool)), replace=False):
                 hits.append(ScanHit(0.0, int(p), int(ids[p]), int(labels[p])))
+        if not hits:  # a tenth of fewer than five samples
+            return samples
         drawn = explain_hits(self.start(), self.train, hits, **self._explaining(extra))
         wrong, right = drawn.samples(decide_at_random(drawn), self.train), samples[keep]
         fields = (f.name for f in dataclasses.fields(SpuriousSamples))

@@ -203,9 +203,10 @@ class Explainer:
         slopes = _slopes(logits.detach(), classes, objective)
         at = ([x] if pixels else []) + recorded[-1:]
         leaves = [] if mode is None else [leaf for _, leaf in mode.embeddings]
-        gradients = torch.autograd.grad(logits, at + leaves, slopes, allow_unused=True)
-        if any(gradient is None for gradient in gradients[: len(at)]):
-            assert probe is not None
+        gradients: Sequence[Tensor | None] = [None] * len(at)
+        if logits.requires_grad:
+            gradients = torch.autograd.grad(logits, at + leaves, slopes, allow_unused=True)
+        if probe is not None and gradients[len(at) - 1] is None:
             raise ModelError(
                 f"The layer '{probe.name}' cannot be explained, because a batch norm is merged into it or the logits "
                 "do not depend on it; probe the batch norm after it, or another layer."
@@ -345,6 +346,8 @@ def _hooked(module: nn.Module, recorded: list[Tensor], cut: bool) -> Iterator[No
         tensor = first_tensor(output)
         recorded.append(tensor.detach().requires_grad_() if cut else tensor)
         clone = recorded[-1].clone()
+        if hasattr(tensor, "_lrp_layer"):
+            clone._lrp_layer = tensor._lrp_layer  # type: ignore[attr-defined]
         return (clone, *output[1:]) if isinstance(output, tuple) else clone
 
     handle = module.register_forward_hook(hook)

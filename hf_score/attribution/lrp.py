@@ -135,12 +135,12 @@ def _linear(
     mode: LRP, func: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
 ) -> Tensor:
     rule, mode._rule = mode._rule, None
-    if not is_activation(input):
-        return func(input, weight, bias, *args, **kwargs)
     if rule is not None:
         value = func(input.detach(), weight, bias, *args, **kwargs)
         input, pad = getattr(input, "_lrp_padded", (input, None))
         return AppliedLayer(mode, rule, func, input, weight, bias, args, kwargs, pad).apply(value)
+    if not is_activation(input):
+        return func(input, weight, bias, *args, **kwargs)
     gamma = mode.gamma[func.__name__]
     if gamma:
         return gamma_rule(gamma, func, input, weight, bias, *args, **kwargs)
@@ -168,10 +168,10 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     args = (running_mean, running_var, weight, bias, training, momentum, eps)
-    if not is_activation(input):
-        return func(input, *args)
     if training or running_mean is None or running_var is None:
         return _without_rule("batch_norm with the batch's own statistics", func(input, *args))
+    if not is_activation(input):
+        return func(input, *args)
     scale = torch.rsqrt(running_var + eps) * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - running_mean * scale
     layer: AppliedLayer | None = getattr(input, "_lrp_layer", None)

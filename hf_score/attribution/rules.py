@@ -45,13 +45,13 @@ class AppliedLayer:
 
     def apply(self, value: Tensor) -> Tensor:
         """The layer's output, with the rule's derivative with respect to its input."""
-        if getattr(self.input, "_lrp_pixels", False) and isinstance(self.rule, _FIRST_LAYER):
+        if self.input.requires_grad and isinstance(self.rule, _FIRST_LAYER):
+            if not getattr(self.input, "_lrp_pixels", False):
+                raise UnsupportedArchitectureError(
+                    f"The rule {type(self.rule).__name__} is for the layer that sees the pixels, but the composite "
+                    "gives it to a later one; use another composite."
+                )
             self.mode.pixels_hold_relevance = True
-        elif isinstance(self.rule, _FIRST_LAYER):
-            raise UnsupportedArchitectureError(
-                f"The rule {type(self.rule).__name__} is for the layer that sees the pixels, but the composite gives "
-                "it to a later one; use another composite."
-            )
         output = _Derivative.apply(self.input, value, self)
         output._lrp_layer = self  # for the batch norm that may follow
         return output
