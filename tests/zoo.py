@@ -21,6 +21,14 @@ _CONFIGS = {
 }
 #: Settings that make timm's models small, and the smallest image that they take.
 _TIMM = {
+    "resnet18": {"layers": (1, 1, 1, 1)},
+    "wide_resnet50_2": {"layers": (1, 1, 1, 1)},
+    "resnext50_32x4d": {"layers": (1, 1, 1, 1)},
+    "seresnet18": {"layers": (1, 1, 1, 1)},
+    "ecaresnet26t": {"layers": (1, 1, 1, 1)},
+    "resnetv2_18": {"layers": (1, 1, 1, 1)},
+    "resnetv2_50x1_bit": {"layers": (1, 1, 1, 1)},
+    "densenet121": {"block_config": (2, 2, 2, 2)},
     "vgg11": {"mlp_ratio": 0.02},
     "vgg11_bn": {"mlp_ratio": 0.02},
     "deit_tiny_patch16_224": {"depth": 3, "img_size": 64},
