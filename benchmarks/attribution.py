@@ -4,19 +4,19 @@
     python benchmarks/attribution.py --plot docs/images/attribution-cost.png
 
 All ways of a model are run in turn, `--rounds` times over; a figure is the median of its ratios to the forward pass of
-the same round. Weights are random: they do not change the cost. Memory is the highest above what the process held
-before, sampled on a CPU, exact on a GPU. Models in bfloat16 (`--bf16`) are explained in single precision.
+the same round. Weights are random: they do not change the cost. Memory is the highest above what the process held with
+the model loaded; on a CPU each way has a process of its own. Models in bfloat16 (`--bf16`) are explained in single precision.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
+import resource
 import statistics
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def ways_of(name: str, images: torch.Tensor, bf16: bool) -> dict[str, Way]:
     ways: dict[str, Way] = {"forward": forward, "forward + backward to the input": backward}
     explainer = Explainer(plain).__enter__()
     ways[f"hf-score {explainer.method}"] = lambda: explainer.explain(images, 0)
-    ways[f"hf-score {explainer.method}, last stage alone"] = lambda: explainer.explain(
+    ways[f"hf-score {explainer.method}, last layer alone"] = lambda: explainer.explain(
         images, 0, layer="last", pixels=False
     )
     if name.startswith("torchvision"):
@@ -87,32 +87,32 @@ class _CaptumVGG(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
-def measure(way: Way, device: torch.device) -> tuple[float, float]:
-    """Seconds, and MiB above what was held before."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        began = time.perf_counter()
-        way()
-        torch.cuda.synchronize()
-        return time.perf_counter() - began, (torch.cuda.max_memory_allocated() - before) / 2**20
-    process, highest, stop = psutil.Process(), [0], threading.Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not stop.wait(0.005):
-            highest[0] = max(highest[0], process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+def seconds_of(way: Way, device: torch.device) -> float:
     began = time.perf_counter()
     way()
-    seconds = time.perf_counter() - began
-    stop.set()
-    watcher.join()
-    return seconds, max(0, highest[0] - before) / 2**20
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def memory_of(name: str, way: str, images: torch.Tensor, bf16: bool) -> float:
+    """The highest memory above what the process held with the model loaded, in MiB; on a CPU, of a fresh process."""
+    if images.is_cuda:
+        run = ways_of(name, images, bf16)[way]
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with ProcessPoolExecutor(1, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_memory_here, name, way, images.shape, bf16, torch.get_num_threads()).result()
+
+
+def _memory_here(name: str, way: str, shape: torch.Size, bf16: bool, threads: int) -> float:
+    torch.set_num_threads(threads)
+    run = ways_of(name, torch.randn(shape), bf16)[way]
+    before = psutil.Process().memory_info().rss
+    run()
+    return max(0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20)
 
 
 def main() -> None:
@@ -133,21 +133,21 @@ def main() -> None:
     rows = []
     for name in options.models.split(","):
         ways = ways_of(name, images, options.bf16)
-        found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        found: dict[str, list[float]] = {way: [] for way in ways}
         for turn in range(options.rounds + 1):
             for way, run in ways.items():
-                result = measure(run, device)
+                seconds = seconds_of(run, device)
                 if turn:  # the first is for warming up
-                    found[way].append(result)
+                    found[way].append(seconds)
         for way, results in found.items():
-            ratios = [seconds / base for (seconds, _), (base, _) in zip(results, found["forward"], strict=True)]
+            ratios = [seconds / base for seconds, base in zip(results, found["forward"], strict=True)]
             rows.append(
                 {
                     "model": name,
                     "way": way,
                     "ratio": round(statistics.median(ratios), 2),
-                    "images_per_second": round(options.batch / statistics.median(s for s, _ in results), 1),
-                    "memory_mib": round(max(m for _, m in results)),
+                    "images_per_second": round(options.batch / statistics.median(results), 1),
+                    "memory_mib": round(memory_of(name, way, images, options.bf16)),
                 }
             )
             print(rows[-1], flush=True)
