@@ -5,7 +5,8 @@
 
 All ways of a model are run in turn, `--rounds` times over; a figure is the median of its ratios to the forward pass of
 the same round. Weights are random: they do not change the cost. Memory is the highest above what the process held with
-the model loaded; on a CPU each way has a process of its own. Models in bfloat16 (`--bf16`) are explained in single precision.
+the model loaded; on a CPU each way has a process of its own. Models in bfloat16
+(`--bf16`) are explained in single precision.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def ways_of(name: str, images: torch.Tensor, bf16: bool) -> dict[str, Way]:
             x = images.clone().requires_grad_()
             with EpsilonPlusFlat(canonizers=[canonizer]).context(model):
                 logits = model(x)
-                return torch.autograd.grad(logits, x, logits.detach() * torch.eye(1000, device=x.device)[[0]])[0].sum(1)
+                return torch.autograd.grad(logits, x, logits.detach() * torch.eye(1000, device=x.device)[[0]])[0].sum(
+                    1
+                )
 
         ways["zennit EpsilonPlusFlat"] = zennit
     if "vgg" in name:  # captum's LRP wants every module used once, which a ResNet's ReLU is not

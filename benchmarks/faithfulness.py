@@ -95,7 +95,12 @@ def main() -> None:
             row: dict[str, Any] = {"model": name, "map": kind}
             for order in ORDERS:
                 flipped = pixel_flipping(
-                    model, pixels, targets, relevance=relevance, order=order, steps=options.steps  # type: ignore[arg-type]
+                    model,
+                    pixels,
+                    targets,
+                    relevance=relevance,
+                    order=order,
+                    steps=options.steps,  # type: ignore[arg-type]
                 )
                 area = flipped.area
                 row[order] = round(float(area.mean()), 4)
@@ -108,9 +113,13 @@ def main() -> None:
         rows[-1]["share"] = flipped.share.tolist()
         rows[-1]["randomisation"] = randomisation_check(model, pixels[:8], targets[:8], steps=4)
         print(json.dumps({k: v for k, v in rows[-1].items() if "curve" not in k}), flush=True)
-    setting = f"{options.images} photographs at {options.size} px, patches of 16 px, {options.steps} steps, blurred fill"
+    setting = (
+        f"{options.images} photographs at {options.size} px, patches of 16 px, {options.steps} steps, blurred fill"
+    )
     options.out.write_text(json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
-    print(f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |\n|---|---|---|---|---|---|")
+    print(
+        f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |\n|---|---|---|---|---|---|"
+    )
     for row in rows:
         cells = [f"{row[o]:.3f} | {_words(row.get(f'{o}_difference'))}" for o in ORDERS]
         print(f"| {row['model']} | {row['map']} | {' | '.join(cells)} |")

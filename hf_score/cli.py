@@ -22,8 +22,10 @@ USAGE = """usage: hf-score STEP [options]
   evaluate  measure every trained model, by group where groups are known
   report    write the page again from results.json
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+  families  list the models that can be explained, and how
 
-All but push take the options of run, --output_dir is the run folder. A step runs the steps before it where needed.
+All but push and families take the options of run, --output_dir is the run folder. A step runs the steps before it where
+needed.
 """
 
 
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": lambda rest: _step(rest, "evaluate"),
         "report": lambda rest: _step(rest, "report"),
         "push": _push,
+        "families": _families,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -94,6 +97,16 @@ def _step(words: list[str], step: str) -> None:
 
             print(render_table(outcome))
         print(outcome if isinstance(outcome, Path) else f"{step}: done, see {one.folder}")
+
+
+def _families(words: list[str]) -> None:
+    from .attribution.families import FAMILIES, REFUSED
+
+    rows = [(f.name, f.methods[0], ", ".join(f.methods[1:]), ", ".join(f.examples)) for f in FAMILIES]
+    for name, default, others, examples in rows:
+        print(f"{name}\n    default   {default}\n    also      {others}\n    tested on {examples}")
+    for kind, reason in REFUSED.items():
+        print(f"not {kind}, because {reason}")
 
 
 def _push(words: list[str]) -> None:

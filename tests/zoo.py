@@ -84,7 +84,9 @@ def _torchvision(name: str, num_classes: int) -> nn.Module:
 
     if "vgg" in name:
         model = vgg.VGG(vgg.make_layers([8, "M", 16, 16, "M"], batch_norm=True))
-        model.classifier = nn.Sequential(nn.Linear(16 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, num_classes))
+        model.classifier = nn.Sequential(
+            nn.Linear(16 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, num_classes)
+        )
         return model.eval()
     return resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=num_classes).eval()
 

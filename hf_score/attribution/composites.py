@@ -73,7 +73,7 @@ def make_composite(name: str, *, epsilon: float = 1e-6, gamma: dict[str, float] 
 
 
 def rules_of(composite: Composite, model: nn.Module) -> dict[nn.Module, Rule]:
-    """The rule that `composite` has for each convolution and linear layer of `model`; norms and sums have their own."""
+    """The rule that `composite` has for each convolution and linear layer of `model`."""
     context: dict[str, Any] = {}
     found = ((module, composite.module_map(context, name, module)) for name, module in model.named_modules())
     return {module: rule for module, rule in found if isinstance(module, Linear) and isinstance(rule, BasicHook)}

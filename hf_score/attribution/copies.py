@@ -20,7 +20,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The model inside `DistributedDataParallel`, `DataParallel`, `torch.compile` and PEFT, adapters included."""
     while True:
         if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-            model = model.get_base_model()
+            model = model.get_base_model()  # type: ignore[operator]
         elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
         elif "_orig_mod" in model._modules:

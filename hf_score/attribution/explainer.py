@@ -48,8 +48,8 @@ class Explanation:
         convergence_delta: (B,), (Σ relevance − explained output) / |explained output|, at the pixels, or at the layer
             if the pixels were not asked for. 0 where all relevance arrives.
         absorbed: Where the rest went, each (B,), as a share of |explained output|: `"biases"` of layers and norms,
-            `"class_token"` (with distillation and register tokens), `"positions"` (position embeddings), and `"rules"`:
-            what softmax, stabilisers and biases without a tap neither pass on nor name. They sum to
+            `"class_token"` (with distillation and register tokens), `"positions"` (position embeddings), and
+            `"rules"`: what softmax, stabilisers and biases without a tap neither pass on nor name. They sum to
             −`convergence_delta`.
     """
 
@@ -192,7 +192,8 @@ class Explainer:
         self, x: Tensor, classes: Tensor, probe: ProbeLayer | None, objective: str, pixels: bool
     ) -> Explanation:
         assert self._copy is not None
-        mode, recorded = self._mode, []
+        mode = self._mode
+        recorded: list[Tensor] = []
         x = x.detach().requires_grad_(pixels)
         x._lrp_pixels = True  # type: ignore[attr-defined]
         if mode is not None:
@@ -206,14 +207,16 @@ class Explainer:
         gradients: Sequence[Tensor | None] = [None] * len(at)
         if logits.requires_grad:
             gradients = torch.autograd.grad(logits, at + leaves, slopes, allow_unused=True)
-        if probe is not None and gradients[len(at) - 1] is None:
+        if gradients[len(at) - 1] is None:
+            assert probe is not None
             raise ModelError(
                 f"The layer '{probe.name}' cannot be explained, because a batch norm is merged into it or the logits "
                 "do not depend on it; probe the batch norm after it, or another layer."
             )
-        relevances = [g * h.detach() for g, h in zip(gradients, at, strict=False)]
+        given = [gradient for gradient in gradients[: len(at)] if gradient is not None]
+        relevances = [g * h.detach() for g, h in zip(given, at, strict=True)]
         if pixels and mode is not None and mode.pixels_hold_relevance:
-            relevances[0] = gradients[0]
+            relevances[0] = given[0]
         layer_relevance = layer_activation = None
         if probe is not None:
             layer_relevance = probe.to_positions(relevances[-1])
@@ -240,9 +243,7 @@ class Explainer:
                 shares["biases"] = self._mode.absorbed_by_biases / whole
         return {**shares, "rules": -delta - sum(shares.values())}
 
-    def _fitting(
-        self, x: Tensor, classes: Tensor, probe: ProbeLayer | None, objective: str, pixels: bool
-    ) -> int:
+    def _fitting(self, x: Tensor, classes: Tensor, probe: ProbeLayer | None, objective: str, pixels: bool) -> int:
         """How many images of this size fit into half of the free memory, by what one image keeps for its backward."""
         if len(x) < 2:
             return max(1, len(x))

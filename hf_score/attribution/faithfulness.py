@@ -171,7 +171,9 @@ def attention_rollout(model: nn.Module, pixel_values: Tensor) -> Tensor:
         core(pixel_values)
     tokens = {a.shape[-1] for a in seen.probabilities}
     if len(tokens) != 1:
-        raise ModelError("Attention rollout needs a model whose blocks all attend over the same tokens; use another map.")
+        raise ModelError(
+            "Attention rollout needs a model whose blocks all attend over the same tokens; use another map."
+        )
     rolled = torch.eye(tokens.pop(), device=pixel_values.device).expand(len(pixel_values), -1, -1)
     for probabilities in seen.probabilities:
         mixed = (probabilities.mean(1) + torch.eye(rolled.shape[-1], device=rolled.device)) / 2
@@ -239,8 +241,9 @@ def search_gamma(
             assert relevance is not None
             area = {
                 order: float(
-                    pixel_flipping(judged, pixel_values, targets, relevance=relevance, order=order, **flipping)  # type: ignore[arg-type]
-                    .area.mean()
+                    pixel_flipping(
+                        judged, pixel_values, targets, relevance=relevance, order=order, **flipping
+                    ).area.mean()  # type: ignore[arg-type]
                 )
                 for order in ("insertion", "deletion")
             }

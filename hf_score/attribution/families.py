@@ -31,7 +31,7 @@ def _last_of(pattern: str, *, inside: str = "") -> Layers:
     """
 
     def layers(model: nn.Module) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for name, stage in model.named_modules():
             if re.fullmatch(pattern, name):
                 blocks = [child for child, _ in stage.get_submodule(inside).named_children()]
@@ -60,7 +60,7 @@ def _pooling(model: nn.Module) -> dict[str, str]:
 
 
 def _blocks(model: nn.Module) -> dict[str, str]:
-    """`block0`, `block1`, …: the transformer blocks in the order in which they run, whatever the library calls them."""
+    """`block0`, `block1`, …: the transformer blocks in the order in which they run, by any name."""
     names = [name for name, _ in model.named_modules() if re.search(r"(^|\.)(blocks|layers?)\.\d+$", name)]
     innermost = [name for name in names if not any(other.startswith(name + ".") for other in names)]
     return {f"block{k}": name for k, name in enumerate(innermost)}

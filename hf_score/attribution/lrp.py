@@ -82,7 +82,7 @@ class LRP(TorchFunctionMode):
         self.pixels_hold_relevance = False  # a rule of the first layer, such as flat, gives R itself and not g
 
     def attach(self) -> None:
-        """Have the modules of `rules` announce their rule when they run. For a private copy: hooks are never removed."""
+        """Have the modules of `rules` announce their rule when they run. For a private copy: the hooks stay."""
 
         def announce(rule: Rule | None) -> Callable[..., None]:
             def hook(*_: Any) -> None:
@@ -312,7 +312,9 @@ _RULES: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm,
     "scaled_dot_product_attention": _attention,
     "softmax": _softmax,
-    **dict.fromkeys(("matmul", "__matmul__", "bmm", "einsum", "mul", "__mul__", "__rmul__", "mul_", "multiply"), _product),
+    **dict.fromkeys(
+        ("matmul", "__matmul__", "bmm", "einsum", "mul", "__mul__", "__rmul__", "mul_", "multiply"), _product
+    ),
     **dict.fromkeys(("add", "__add__", "__radd__", "__iadd__", "add_"), _add),
     **dict.fromkeys(("cat", "concat"), _cat),
     "addcmul": _addcmul,

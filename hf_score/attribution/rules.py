@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AppliedLayer", "Rule", "gamma_rule", "linearised"]
 
-Rule = BasicHook
+Rule: TypeAlias = BasicHook
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class AppliedLayer:
         self._absorb(gradient, self.bias)
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            return torch.autograd.grad(self(x, bias=self.bias), x, gradient)[0]
+            (below,) = torch.autograd.grad(self(x, bias=self.bias), x, gradient)
+        return below
 
     def _plus(self, x: Tensor, relevance: Tensor, epsilon: float) -> Tensor:
         """z⁺, with contributions of a negative input and a negative weight among the positive ones, as in zennit."""
@@ -96,7 +97,7 @@ class AppliedLayer:
         relevance = relevance.div_(output.detach() + epsilon)
         self._absorb(relevance, bias)
         gradients = torch.autograd.grad(output, inputs, relevance)
-        return gradients[0] if len(gradients) == 1 else torch.where(x > 0, *gradients)
+        return gradients[0] if len(gradients) == 1 else torch.where(x > 0, gradients[0], gradients[1])
 
     def _zennit(self, x: Tensor, relevance: Tensor) -> Tensor:
         """`BasicHook.backward`, for a function."""
@@ -106,7 +107,9 @@ class AppliedLayer:
                 rule.input_modifiers, rule.param_modifiers, rule.output_modifiers, strict=True
             ):
                 inputs.append(of_input(x.detach().clone()).requires_grad_())
-                modified = (_modified(of_parameter, p, name) for p, name in ((self.weight, "weight"), (self.bias, "bias")))
+                modified = (
+                    _modified(of_parameter, p, name) for p, name in ((self.weight, "weight"), (self.bias, "bias"))
+                )
                 outputs.append(of_output(self(inputs[-1], *modified)))
             gradients = torch.autograd.grad(outputs, inputs, rule.gradient_mapper(relevance, outputs))
         below = rule.reducer([i.detach() for i in inputs], gradients)

@@ -45,9 +45,9 @@ def homogeneous(zero_biases):
         zero_biases(model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name.rpartition(".")[2] in ("bias", "q_bias", "v_bias") and "relative" not in name:
-                    if not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d):
-                        parameter.zero_()
+                owner, _, kind = name.rpartition(".")
+                if kind.endswith("bias") and not isinstance(model.get_submodule(owner), nn.BatchNorm2d):
+                    parameter.zero_()
                 if re.search(r"pos_embed|position_embedding|_tokens?$|class_embedding", name):
                     parameter.zero_()
         return model

@@ -1,4 +1,4 @@
-"""The table of families, row by row: every model in it is explained soundly, and every other one is refused by name."""
+"""The table of families, row by row: every model in it is explained soundly, every other one is refused."""
 
 import re
 
@@ -14,8 +14,8 @@ from hf_score.errors import UnsupportedArchitectureError
 
 EXAMPLES = [name for family in FAMILIES for name in family.examples]
 #: z⁺ drops what an output without any positive contribution has been given. Behind a ReLU such an output is 0 and has
-#: been given nothing. Behind SiLU or hard swish, or where narrow groups end in a sum without a ReLU, it may be negative:
-#: there the default composite loses some relevance, which `absorbed["rules"]` shows.
+#: been given nothing. Behind SiLU or hard swish, or where narrow groups end in a sum without a ReLU, it may be
+#: negative: there the default composite loses some relevance, which `absorbed["rules"]` shows.
 PLUS_IS_EXACT = {
     "resnet18",
     "wide_resnet50_2",
