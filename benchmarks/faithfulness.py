@@ -117,9 +117,8 @@ def main() -> None:
         f"{options.images} photographs at {options.size} px, patches of 16 px, {options.steps} steps, blurred fill"
     )
     options.out.write_text(json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
-    print(
-        f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |\n|---|---|---|---|---|---|"
-    )
+    print(f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         cells = [f"{row[o]:.3f} | {_words(row.get(f'{o}_difference'))}" for o in ORDERS]
         print(f"| {row['model']} | {row['map']} | {' | '.join(cells)} |")

@@ -87,7 +87,7 @@ def test_the_model_is_left_exactly_as_it_was(model, pixels, method, interrupted)
 def test_the_model_is_left_alone_when_explaining_fails(model):
     four_channels = torch.randn(1, 4, 32, 32)
     before = snapshot(model)
-    with pytest.raises((RuntimeError, ValueError)), Explainer(model) as explainer:
+    with pytest.raises(ModelError), Explainer(model) as explainer:
         explainer.explain(four_channels, 0)
     assert_same(before, snapshot(model))
     with Explainer(model) as explainer:
@@ -277,3 +277,78 @@ def test_cuda_agrees_with_the_cpu(model, pixels):
     for field in ("relevance", "layer_relevance"):
         one, other = getattr(explanation, field).cpu(), getattr(expected, field)
         assert (one - other).abs().max() < 1e-3 * other.abs().max()
+
+
+def test_a_model_with_adapters_is_explained_with_them(transformers_vit, pixels):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(
+        transformers_vit(), peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
+    with torch.no_grad(), Explainer(model) as explainer:
+        explanation = explainer.explain(pixels, 1, layer="last")
+        merged = model.merge_and_unload().eval()
+    torch.testing.assert_close(explanation.logits, merged(pixels).logits.detach(), rtol=1e-4, atol=1e-5)
+    assert explanation.relevance.abs().sum() > 0
+
+
+def test_a_compiled_model_is_explained(model, pixels):
+    with Explainer(model) as explainer:
+        expected = explainer.explain(pixels, 1).relevance
+    with Explainer(torch.compile(model)) as explainer:
+        assert torch.equal(explainer.explain(pixels, 1).relevance, expected)
+
+
+def test_micro_batches_give_the_same(model, pixels):
+    with Explainer(model) as explainer:
+        expected = explainer.explain(pixels, [0, 1, 2], layer="last")
+    with Explainer(model, batch_size=2) as explainer:
+        explanation = explainer.explain(pixels, [0, 1, 2], layer="last")
+    for field in ("relevance", "layer_relevance", "logits", "convergence_delta"):
+        one, other = getattr(explanation, field), getattr(expected, field)
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max(), field
+    assert explanation.absorbed["biases"].shape == (3,)
+
+
+def test_the_batch_is_split_when_memory_is_short(model, pixels, monkeypatch):
+    sizes = []
+    with Explainer(model) as explainer:
+        explainer.explain(pixels, 0)
+        (of_one,) = explainer._measured.values()
+        model_run = explainer._explain
+        monkeypatch.setattr(explainer, "_explain", lambda x, *rest: sizes.append(len(x)) or model_run(x, *rest))
+        monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 4 * of_one + 1}))
+        explainer.explain(pixels, 0)
+    assert sizes == [2, 1]
+
+
+def test_what_biases_absorb_is_what_they_add(pixels):
+    """A network of one layer: the logit is the pixels' relevance plus the bias."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+    with Explainer(model, method="epsilon", epsilon=1e-9) as explainer:
+        explanation = explainer.explain(pixels, 1)
+    share = model[1].bias[1].detach() / explanation.logits[:, 1].abs()
+    torch.testing.assert_close(explanation.absorbed["biases"], share, rtol=1e-4, atol=1e-6)
+    assert explanation.absorbed["rules"].abs().max() < 1e-4
+
+
+def test_what_the_class_token_takes_is_told(transformers_vit, pixels):
+    """With attention a constant and nothing but tokens, class token, positions and biases are all there is."""
+    model = transformers_vit().double()
+    with Explainer(model, method="cp_lrp") as explainer:
+        explanation = explainer.explain(pixels.double(), 1)
+    assert explanation.absorbed["class_token"].abs().max() > 0
+    assert explanation.absorbed["positions"].abs().max() > 0
+    assert explanation.absorbed["rules"].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda x: x[:, :1], r"\(3, 1, 32, 32\), but the model takes \(batch, 3, height, width\)"),
+        (lambda x: x[0], r"but the model takes"),
+        (lambda x: x.index_fill(0, torch.tensor([1]), torch.nan), "image 1 of the batch are not finite"),
+    ],
+)
+def test_bad_pixels_are_answered_in_one_sentence(model, pixels, spoil, words):
+    with Explainer(model) as explainer, pytest.raises(ModelError, match=words):
+        explainer.explain(spoil(pixels), 0)
