@@ -58,6 +58,8 @@ EXTRA: dict[str, Any] = {
     "mask_share": 0.95,
     "wrong_share": 0.0,  # of the samples, replaced by random images of their class
     "threshold": 0.15,
+    "dual": False,  # λ doubles after an epoch whose reliance is above 0.1, and halves after one below
+    "then": None,  # refit (the head alone, plain ERM) | second_scan (again, with what the debiased model relies on)
 }
 
 
@@ -186,7 +188,7 @@ class Job:
             config = self.config(**{"freeze_batch_norm": True, **fields})
             if cell.get("watch"):
                 config = dataclasses.replace(config, eval_strategy="epoch")
-            watch = _Watch(self)
+            watch: Any = _Watch(self)
             trainer = TRAINERS[extra["trainer"]](
                 model=model,
                 args=config,
@@ -194,10 +196,14 @@ class Job:
                 eval_dataset=self.held_out,
                 spurious_samples=samples,
                 processing_class=self.processor,
-                callbacks=[watch],
+                callbacks=[watch, *([_DualLambda()] if extra["dual"] else [])],
             )
             trainer.train()
             history = watch.rows
+            if extra["then"] == "refit":
+                self._refit_head(model)
+            elif extra["then"] == "second_scan":
+                self._second_scan(model, samples, config, extra)
         return {
             "set": self.set_name,
             "model": self.model_name,
@@ -214,6 +220,30 @@ class Job:
             else f"CPU, {torch.get_num_threads()} thread",
             "seconds": round(time.time() - began, 1),
         }
+
+    def _refit_head(self, model: Any) -> None:
+        head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+        model.requires_grad_(False)
+        head.requires_grad_(True)
+        config = self.config(freeze_batch_norm=True, score_lambda=0.0, num_train_epochs=2, learning_rate=1e-3)
+        SCORETrainer(model=model, args=config, train_dataset=self.train, processing_class=self.processor).train()
+
+    def _second_scan(self, model: Any, samples: SpuriousSamples, config: SCOREConfig, extra: dict) -> None:
+        """As many epochs again, with samples that the debiased model turned to beside the first ones."""
+        found = find_candidates(model, self.train, **self._explaining(extra))
+        regions = self.regions("train", found.idx)
+        selection = decide_by_oracle(found, regions, num_keep=extra["num_keep"], threshold=extra["threshold"])
+        new = found.samples(selection, self.train)
+        fields = (f.name for f in dataclasses.fields(SpuriousSamples))
+        samples = SpuriousSamples(**{f: torch.cat([getattr(samples, f), getattr(new, f)]) for f in fields})
+        SCORETrainer(
+            model=model,
+            args=config,
+            train_dataset=self.train,
+            eval_dataset=self.held_out,
+            spurious_samples=samples,
+            processing_class=self.processor,
+        ).train()
 
     # ---- Group labels from here on ----
 
@@ -302,6 +332,11 @@ class Job:
             model = model.to(memory_format=torch.channels_last)
         self._fit(model.to(self.device), data, **self.model["erm"])
         return model
+
+
+class _DualLambda(TrainerCallback):
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        args.score_lambda *= 2.0 if metrics["eval_reliance"] > 0.1 else 0.5
 
 
 class _Watch(TrainerCallback):

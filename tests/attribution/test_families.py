@@ -10,6 +10,7 @@ from zoo import make
 
 from hf_score.attribution import FAMILIES, Explainer, find_family, find_layer
 from hf_score.attribution.families import REFUSED
+from hf_score.cli import main
 from hf_score.errors import UnsupportedArchitectureError
 
 EXAMPLES = [name for family in FAMILIES for name in family.examples]
@@ -160,3 +161,11 @@ def test_rows_do_not_overlap():
     assert len(set(roots)) == len(roots)
     assert not set(roots) & set(REFUSED)
     assert all(re.fullmatch(r"[\w.]+\.[A-Z]\w+", root) for root in [*roots, *REFUSED])
+
+
+def test_the_command_prints_every_row(capsys):
+    assert main(["families"]) == 0
+    printed = capsys.readouterr().out
+    for family in FAMILIES:
+        assert all(words in printed for words in (family.name, *family.methods, *family.examples))
+    assert all(reason in printed for reason in REFUSED.values())
