@@ -120,7 +120,7 @@ def _memory_here(name: str, way: str, shape: torch.Size, bf16: bool, threads: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", default="torchvision resnet50,resnet50,deit_tiny_patch16_224,torchvision vgg11_bn")
+    parser.add_argument("--models", default="torchvision resnet50,deit_tiny_patch16_224,torchvision vgg11_bn")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=5)
