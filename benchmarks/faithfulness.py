@@ -79,15 +79,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", default=",".join(WEIGHTS))
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=14)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    setting = f"{options.images} photographs at 224 px, patches of 16 px, {options.steps} steps, blurred fill"
     for name in options.models.split(","):
         model, normal = load(name, options.data)
-        pixels = photographs(options.data / "imagenet100", options.images, options.size, **normal)
+        pixels = photographs(options.data / "imagenet100", options.images, 224, **normal)
         with torch.no_grad():
             targets = torch.cat([model(x).argmax(1) for x in pixels.split(32)])
         reference: dict[str, torch.Tensor] = {}
@@ -113,11 +113,7 @@ def main() -> None:
         rows[-1]["share"] = flipped.share.tolist()
         rows[-1]["randomisation"] = randomisation_check(model, pixels[:8], targets[:8], steps=4)
         print(json.dumps({k: v for k, v in rows[-1].items() if "curve" not in k}), flush=True)
-    setting = (
-        f"{options.images} photographs at {options.size} px, patches of 16 px, {options.steps} steps, blurred fill"
-    )
-    options.out.write_text(json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
-    print(f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |")
+    setting = print(f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         cells = [f"{row[o]:.3f} | {_words(row.get(f'{o}_difference'))}" for o in ORDERS]

@@ -131,7 +131,7 @@ def bad(name: str, folder: Path) -> tuple[list[str], str]:
     if name == "hub id offline":
         return ["--dataset", "fashion_patch", "--model", "google/vit-base-patch16-224"], "google/vit-base-patch16-224"
     if name == "unsupported architecture":
-        return ["--dataset", "fashion_patch", "--model", "test_convnext"], "ConvNeXt"
+        return ["--dataset", "fashion_patch", "--model", "hrnet_w18_small"], "HighResolutionNet"
     data = folder_of_squares(folder / "data", classes=1 if name == "one class" else 2)
     if name == "no label":
         table = data / "train" / "metadata.csv"

@@ -76,7 +76,7 @@ def test_a_map_loses_its_likeness_with_the_weights(name):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     pixels = torch.randn(2, 3, 32, 32)
     likeness = randomisation_check(model, pixels, 1, steps=2)
-    assert likeness[0] == pytest.approx(1)
+    assert likeness[0] == pytest.approx(1, abs=1e-5)
     assert abs(likeness[-1]) < 0.9
     assert likeness == randomisation_check(model, pixels, 1, steps=2)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
