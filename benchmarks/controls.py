@@ -49,7 +49,7 @@ class L2Activations(_OfSamples):
 def cut_out(model: nn.Module, train: PixelDataset, *, mask_share: float, mask_area: float) -> PixelDataset:
     """Every training image twice: as it is, and with the most relevant region of its class filled (MaskTune-like)."""
     images, labels, cut = train.pixel_values, train.labels, []
-    with Explainer(model) as explainer:
+    with Explainer(model, batch_size=50) as explainer:
         for part in torch.arange(len(labels)).split(50):
             relevance = explainer.explain(images[part], labels[part]).relevance
             masks = relevance_mask(relevance, share=mask_share, max_area=mask_area)

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
-from hf_score.attribution import Explainer, attention_rollout, pixel_flipping, randomisation_check
+from hf_score.attribution import Explainer, attention_rollout, find_family, pixel_flipping, randomisation_check
 
 WEIGHTS = {
     "deit_tiny_patch16_224": ["deit_tiny_patch16_224_fp16"],
@@ -54,20 +54,14 @@ def photographs(folder: Path, count: int, size: int, mean: Any, std: Any) -> tor
 
 
 def maps_of(model: torch.nn.Module, pixels: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    with Explainer(model) as explainer, Explainer(model, method="input_x_gradient") as gradient:
-        found = {
-            f"LRP ({explainer.method})": torch.cat(
-                [explainer.explain(x, t).relevance for x, t in zip(pixels.split(8), targets.split(8), strict=True)]
-            ),
-            "input × gradient": torch.cat(
-                [gradient.explain(x, t).relevance for x, t in zip(pixels.split(8), targets.split(8), strict=True)]
-            ),
-        }
-    if explainer.family.methods[0] == "attnlrp":
-        with Explainer(model, method="attnlrp_gamma") as explainer:
-            found["LRP (attnlrp_gamma)"] = torch.cat(
-                [explainer.explain(x, t).relevance for x, t in zip(pixels.split(8), targets.split(8), strict=True)]
-            )
+    family = find_family(model)
+    methods = [family.methods[0], "input_x_gradient", *(m for m in family.methods if m == "attnlrp_gamma")]
+    found = {}
+    for method in methods:
+        with Explainer(model, method=method, batch_size=8) as explainer:
+            title = "input × gradient" if method == "input_x_gradient" else f"LRP ({method})"
+            found[title] = explainer.explain(pixels, targets).relevance
+    if family.methods[0] == "attnlrp":
         found["attention rollout"] = torch.cat([attention_rollout(model, x) for x in pixels.split(8)])
     generator = torch.Generator().manual_seed(0)
     found["random"] = torch.rand(pixels.shape[0], *pixels.shape[2:], generator=generator)
@@ -112,8 +106,8 @@ def main() -> None:
             rows.append(row)
         rows[-1]["share"] = flipped.share.tolist()
         rows[-1]["randomisation"] = randomisation_check(model, pixels[:8], targets[:8], steps=4)
-        print(json.dumps({k: v for k, v in rows[-1].items() if "curve" not in k}), flush=True)
-    setting = print(f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |")
+        options.out.write_text(json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
+    print(f"\n{setting}\n\n| model | map | deletion ↓ | against LRP | insertion ↑ | against LRP |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         cells = [f"{row[o]:.3f} | {_words(row.get(f'{o}_difference'))}" for o in ORDERS]

@@ -108,7 +108,7 @@ class Job:
 
     def _fit(self, model: Any, dataset: PixelDataset, **fields: Any) -> None:
         """Plain ERM."""
-        config = self.config(score_lambda=0.0, freeze_batch_norm=False, **fields)
+        config = self.config(**{"score_lambda": 0.0, "freeze_batch_norm": False, **fields})
         SCORETrainer(model=model, args=config, train_dataset=dataset, processing_class=self.processor).train()
 
     # ---- Samples ----
@@ -157,8 +157,7 @@ class Job:
             return samples
         drawn = explain_hits(self.start(), self.train, hits, **self._explaining(extra))
         wrong, right = drawn.samples(decide_at_random(drawn), self.train), samples[keep]
-        fields = (f.name for f in dataclasses.fields(SpuriousSamples))
-        return SpuriousSamples(**{f: torch.cat([getattr(right, f), getattr(wrong, f)]) for f in fields})
+        return _together(right, wrong)
 
     def regions(self, split: str, chosen: Any) -> list:
         region_of = self.data.regions(split)
@@ -189,16 +188,8 @@ class Job:
             if cell.get("watch"):
                 config = dataclasses.replace(config, eval_strategy="epoch")
             watch: Any = _Watch(self)
-            trainer = TRAINERS[extra["trainer"]](
-                model=model,
-                args=config,
-                train_dataset=train,
-                eval_dataset=self.held_out,
-                spurious_samples=samples,
-                processing_class=self.processor,
-                callbacks=[watch, *([_DualLambda()] if extra["dual"] else [])],
-            )
-            trainer.train()
+            callbacks = [watch, *([_DualLambda()] if extra["dual"] else [])]
+            self._train(TRAINERS[extra["trainer"]], model, config, train, samples, *callbacks)
             history = watch.rows
             if extra["then"] == "refit":
                 self._refit_head(model)
@@ -225,24 +216,33 @@ class Job:
         head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
         model.requires_grad_(False)
         head.requires_grad_(True)
-        config = self.config(freeze_batch_norm=True, score_lambda=0.0, num_train_epochs=2, learning_rate=1e-3)
-        SCORETrainer(model=model, args=config, train_dataset=self.train, processing_class=self.processor).train()
+        self._fit(model, self.train, freeze_batch_norm=True, num_train_epochs=2, learning_rate=1e-3)
 
     def _second_scan(self, model: Any, samples: SpuriousSamples, config: SCOREConfig, extra: dict) -> None:
         """As many epochs again, with samples that the debiased model turned to beside the first ones."""
         found = find_candidates(model, self.train, **self._explaining(extra))
         regions = self.regions("train", found.idx)
         selection = decide_by_oracle(found, regions, num_keep=extra["num_keep"], threshold=extra["threshold"])
-        new = found.samples(selection, self.train)
-        fields = (f.name for f in dataclasses.fields(SpuriousSamples))
-        samples = SpuriousSamples(**{f: torch.cat([getattr(samples, f), getattr(new, f)]) for f in fields})
-        SCORETrainer(
+        samples = _together(samples, found.samples(selection, self.train))
+        self._train(SCORETrainer, model, config, self.train, samples)
+
+    def _train(
+        self,
+        kind: Any,
+        model: Any,
+        config: SCOREConfig,
+        train: PixelDataset,
+        samples: SpuriousSamples,
+        *callbacks: Any,
+    ) -> None:
+        kind(
             model=model,
             args=config,
-            train_dataset=self.train,
+            train_dataset=train,
             eval_dataset=self.held_out,
             spurious_samples=samples,
             processing_class=self.processor,
+            callbacks=list(callbacks),
         ).train()
 
     # ---- Group labels from here on ----
@@ -353,6 +353,11 @@ class _Watch(TrainerCallback):
         seen = {name: round(metrics[f"eval_{name}"], 4) for name in self.SEEN if f"eval_{name}" in metrics}
         got = self.job.measure(model)
         self.rows.append({"epoch": state.epoch, **seen, "wga": got["wga"], "test_accuracy": got["accuracy"]})
+
+
+def _together(one: SpuriousSamples, other: SpuriousSamples) -> SpuriousSamples:
+    fields = (f.name for f in dataclasses.fields(SpuriousSamples))
+    return SpuriousSamples(**{f: torch.cat([getattr(one, f), getattr(other, f)]) for f in fields})
 
 
 def _outside_box(background: np.ndarray) -> np.ndarray:

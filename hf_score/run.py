@@ -203,8 +203,9 @@ class Run:
     def check(self) -> None:
         """Find out what is wrong with data, model or layer before anything is written."""
         model, _, _ = self._start
-        with Explainer(model):
-            find_layer(model, self.config.score_layer)
+        one = self._pixel_values(self.data.train, [0])
+        with Explainer(model) as explainer:  # a function without a rule shows when it runs
+            explainer.explain(one, 0, layer=find_layer(model, self.config.score_layer))
 
     # ---- Steps ----
 
@@ -509,8 +510,9 @@ class Run:
         classes = torch.as_tensor(targets if targets is not None else [self._test_labels[idx] for idx in chosen])
         model.to(self.config.device)  # type: ignore[arg-type]
         heatmaps = []
-        with Explainer(model) as explainer:
-            for part in torch.arange(len(chosen)).split(self.config.per_device_eval_batch_size):
+        size = self.config.per_device_eval_batch_size
+        with Explainer(model, batch_size=size) as explainer:
+            for part in torch.arange(len(chosen)).split(size):
                 explained = explainer.explain(pixel_values[part], classes[part].to(self.config.device))
                 assert explained.relevance is not None
                 heatmaps.append(explained.relevance.float().cpu())

@@ -283,8 +283,9 @@ class SCORETrainer(Trainer):
         images = samples.pixel_values if self.args.score_unmasked else samples.masked
         probe = find_layer(model, self.args.score_layer)
         weights, totals, penalties = [], [], []
-        with Explainer(model) as explainer:
-            for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
+        size = self.args.per_device_eval_batch_size
+        with Explainer(model, batch_size=size) as explainer:
+            for part in torch.arange(len(samples)).split(size):
                 explained = explainer.explain(
                     images[part],
                     samples.labels[part],

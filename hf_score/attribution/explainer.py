@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -333,16 +333,16 @@ def _isolated(device: torch.device) -> Iterator[None]:
             switch.fp32_precision = precision
 
 
-def _recording(probe: ProbeLayer | None, recorded: list[Tensor], *, cut: bool) -> AbstractContextManager[None]:
+@contextmanager
+def _recording(probe: ProbeLayer | None, recorded: list[Tensor], *, cut: bool) -> Iterator[None]:
     """Append the layer's output to `recorded` and hand a clone on, which may be overwritten in place.
 
     With `cut` the graph starts here: nothing below the layer is differentiated.
     """
-    return nullcontext() if probe is None else _hooked(probe.module, recorded, cut)
+    if probe is None:
+        yield
+        return
 
-
-@contextmanager
-def _hooked(module: nn.Module, recorded: list[Tensor], cut: bool) -> Iterator[None]:
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         tensor = first_tensor(output)
         recorded.append(tensor.detach().requires_grad_() if cut else tensor)
@@ -351,7 +351,7 @@ def _hooked(module: nn.Module, recorded: list[Tensor], cut: bool) -> Iterator[No
             clone._lrp_layer = tensor._lrp_layer  # type: ignore[attr-defined]
         return (clone, *output[1:]) if isinstance(output, tuple) else clone
 
-    handle = module.register_forward_hook(hook)
+    handle = probe.module.register_forward_hook(hook)
     try:
         yield
     finally:

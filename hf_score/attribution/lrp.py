@@ -106,8 +106,11 @@ class LRP(TorchFunctionMode):
             return _inherit(result, args)
         return _without_rule(name, result)
 
-    def absorb(self, relevance: Tensor) -> None:
-        """Account for relevance of biases, one entry for each image or for each of an image's windows."""
+    def absorb(self, gradient: Tensor, bias: Tensor, *, channels_last: bool) -> None:
+        """Account for a bias's relevance, bias · gradient, summed for each image or for each of an image's windows."""
+        if gradient.ndim > 2:
+            gradient = gradient.flatten(1, -2).sum(1) if channels_last else gradient.flatten(2).sum(2)
+        relevance = gradient @ bias.flatten()
         if self.batch_size and relevance.numel() % self.batch_size == 0:
             relevance = relevance.reshape(self.batch_size, -1).sum(1)
             before = self.absorbed_by_biases
@@ -116,13 +119,7 @@ class LRP(TorchFunctionMode):
     def tap(self, output: Tensor, bias: Tensor | None, *, channels_last: bool) -> Tensor:
         """See, when the backward pass comes by, what the bias in `output` takes."""
         if bias is not None and output.requires_grad:
-
-            def hook(gradient: Tensor) -> None:
-                over = gradient.flatten(1, -2).sum(1) if channels_last and gradient.ndim > 2 else gradient
-                over = over.flatten(2).sum(2) if not channels_last and gradient.ndim > 2 else over
-                self.absorb(over @ bias.flatten())
-
-            output.register_hook(hook)
+            output.register_hook(lambda gradient: self.absorb(gradient, bias, channels_last=channels_last))
         return output
 
 
@@ -301,11 +298,6 @@ def _group_norm(
     return mode.tap(linearised(scaled, value=value, slope=slope), bias, channels_last=False)
 
 
-def _normalize(mode: LRP, func: Function, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """x / ‖x‖, with the norm a constant; `f(x) / x` is its inverse."""
-    return _identity(mode, func, input, *args, **kwargs)
-
-
 _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("linear", "conv1d", "conv2d"), _linear),
     "pad": _pad,
@@ -325,7 +317,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
-    "normalize": _normalize,
+    "normalize": _identity,  # x / ‖x‖, with the norm a constant: f(x) / x is its inverse
 }
 
 # Functions whose own derivative is their rule: linear maps, moving data about, the winner of a maximum, and ReLU,

@@ -119,10 +119,7 @@ class AppliedLayer:
 
     def _absorb(self, gradient: Tensor, bias: Tensor | None) -> None:
         if bias is not None:
-            channels_last = self.func.__name__ == "linear"
-            over = gradient.flatten(1, -2).sum(1) if channels_last and gradient.ndim > 2 else gradient
-            over = over.flatten(2).sum(2) if not channels_last and gradient.ndim > 2 else over
-            self.mode.absorb(over @ bias)
+            self.mode.absorb(gradient, bias, channels_last=self.func.__name__ == "linear")
 
 
 #: Rules whose relevance is not proportional to the input, so that it cannot be written as x · g.

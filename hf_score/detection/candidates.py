@@ -198,7 +198,7 @@ def explain_hits(
     shortcut: list[Tensor] = []
     logits: list[Tensor] = []
     parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
-    with Explainer(model) as explainer:
+    with Explainer(model, batch_size=batch_size) as explainer:
         for part in tqdm(parts, desc="Explain", unit="batch", leave=False):
             items = [dataset[hit.position] for hit in part]
             pixel_values = collator(items)["pixel_values"].to(device)
