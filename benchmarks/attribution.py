@@ -172,13 +172,14 @@ def plot(rows: list[dict], setting: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(row["model"] for row in rows))
-    figure, axes = plt.subplots(1, len(models), figsize=(4 * len(models), 3), layout="constrained")
+    figure, axes = plt.subplots(1, len(models), figsize=(5.5 * len(models), 3), layout="constrained")
     for axis, model in zip(axes if len(models) > 1 else [axes], models, strict=True):
         mine = [row for row in rows if row["model"] == model][::-1]
         colours = ["tab:orange" if row["way"].startswith("hf-score") else "0.6" for row in mine]
         bars = axis.barh([row["way"] for row in mine], [row["ratio"] for row in mine], color=colours)
         axis.bar_label(bars, fmt="%.1f", padding=2)
-        axis.set(title=model, xlabel="time, forward = 1")
+        axis.set_title(model, loc="right")
+        axis.set_xlabel("time, forward = 1")
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.15)
     figure.suptitle(setting, fontsize=9)
