@@ -27,7 +27,6 @@ _TIMM = {
     "seresnet18": {"layers": (1, 1, 1, 1)},
     "ecaresnet26t": {"layers": (1, 1, 1, 1)},
     "resnetv2_18": {"layers": (1, 1, 1, 1)},
-    "resnetv2_50x1_bit": {"layers": (1, 1, 1, 1)},
     "densenet121": {"block_config": (2, 2, 2, 2)},
     "vgg11": {"mlp_ratio": 0.02},
     "vgg11_bn": {"mlp_ratio": 0.02},
