@@ -2,8 +2,8 @@
 
     python benchmarks/scan.py
 
-Times are ratios of interleaved rounds in one run; memory is a process's highest anonymous memory (Linux: pages of files,
-such as the data set's, do not count). Images are random JPEGs. Writes benchmarks/scan.json.
+Times are ratios of interleaved rounds in one run; memory is a process's highest anonymous memory (Linux: pages of
+files, such as the data set's, do not count). Images are random JPEGs. Writes benchmarks/scan.json.
 """
 
 from __future__ import annotations
