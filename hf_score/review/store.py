@@ -106,6 +106,10 @@ class DecisionStore:
         """All decisions, as last read or written."""
         return self._selection
 
+    def decided_rows(self) -> list[int]:
+        """The rows about which something was decided, by whomever."""
+        return sorted(self._row[idx] for idx in self._decisions if idx in self._row)
+
     def decision(self, row: int) -> Decision | None:
         """What was decided about a row, and by whom; None where nothing was."""
         return self._decisions.get(int(self.table.idx[row]))

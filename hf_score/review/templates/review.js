@@ -6,6 +6,7 @@ function startReview(root, backend) {
   for (const node of root.querySelectorAll("[data-at]")) at[node.dataset.at] = node;
   const FINAL = ["person", "file"]; // what others wrote is a suggestion
   const STRIP = 24;
+  const words = backend.words ?? { saved: "Saved.", done: "All decided, and saved in selection.json." };
   let data, groups, groupOf, current, strip = STRIP, filter = null, history = [], queue = Promise.resolve();
   const decisions = new Map(); // row to [verdict, decided by, note]
 
@@ -117,7 +118,7 @@ function startReview(root, backend) {
     const group = groupOf.get(current);
     const label = data.label[current];
     const [verdict, by] = decisions.get(current) ?? [];
-    const words = !verdict ? "undecided" : FINAL.includes(by) ? verdict : `${verdict}, says the ${by}`;
+    const says = !verdict ? "undecided" : FINAL.includes(by) ? verdict : `${verdict}, says the ${by}`;
     const margin = data.margin[current];
     const keeps = margin === null ? "unknown" : margin > 0 ? `still ${className(label)}` : `no longer ${className(label)}`;
     const fact = (name, value, title = null) =>
@@ -129,7 +130,7 @@ function startReview(root, backend) {
     });
     at.facts.replaceChildren(
       make("strong", { class: "name" }, className(label)),
-      make("span", { class: `verdict ${verdict && FINAL.includes(by) ? verdict : verdict ? "suggested" : ""}` }, words),
+      make("span", { class: `verdict ${verdict && FINAL.includes(by) ? verdict : verdict ? "suggested" : ""}` }, says),
       fact(groupName(group), `${group.rows.indexOf(current) + 1} of ${group.rows.length}`),
       fact("logit", number(data.logit[current])),
       fact("masked image alone", keeps, `margin over the strongest other class: ${number(margin)}`),
@@ -326,7 +327,7 @@ function startReview(root, backend) {
     history.push(from);
     const what = whole ? `${rows.length} of ${groupName(group)}` : `Sample ${data.idx[from]}`;
     const next = nextOpen(from);
-    say(next === null ? "All decided, and saved in selection.json." : `${what}: ${verdict}. Saved.`);
+    say(next === null ? words.done : `${what}: ${verdict}. ${words.saved}`);
     if (next !== null) go(next);
     else update();
   });
