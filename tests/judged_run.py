@@ -91,8 +91,8 @@ def make_run(
                 "cluster": k,
                 "label": k % (len(classes) - 1),
                 "size": len(places),
-                "suspicion": None if k == 0 else round(0.9 - 0.2 * k, 2),
-                "evidence": {"position": round(0.9 - 0.1 * k, 2), "colour": 0.7, "masked_alone": 0.55},
+                "suspicion": None if k == 0 else round(0.9 / k, 2),
+                "evidence": {"position": round(0.9 / (k + 1), 2), "colour": 0.7, "masked_alone": 0.55},
                 "neurons": [
                     {"neuron": 3 * k + j, "share": 0.4 - 0.1 * j, "rows": places[j : j + 8].tolist()} for j in range(3)
                 ],

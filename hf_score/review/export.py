@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+from jinja2.utils import htmlsafe_json_dumps
+
 from ..detection.selection import SCHEMA
 from ..files import write_text
 from ..report._templates import environment
@@ -53,7 +55,7 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
         .get_template("export.html.jinja")
         .render(
             run=data["run"],
-            data=data,
+            data=htmlsafe_json_dumps(data, sort_keys=False, ensure_ascii=False, allow_nan=False),
             limit=limit,
             style=asset("review.css"),
             markup=asset("page.html"),

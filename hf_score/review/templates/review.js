@@ -76,7 +76,7 @@ function startReview(root, backend) {
       ...visible().map((group) => {
         const image = make("img", { loading: "lazy", decoding: "async", alt: "" });
         show(image, "masked", group.typical[0], true);
-        const suspicion = group.suspicion === null ? "" : ` · suspicion ${number(group.suspicion)}`;
+        const suspicion = group.suspicion === null ? "" : `suspicion ${number(group.suspicion)} · `;
         return make(
           "button",
           { class: "group", "data-group": data.order.get(group), onclick: () => go(firstOpen(group) ?? group.rows[0]) },
@@ -86,7 +86,7 @@ function startReview(root, backend) {
             {},
             make("strong", {}, make("i", { style: `background:${colour(group)}` }), className(group.label)),
             make("small", {}, `${groupName(group)} · ${group.size} image${group.size === 1 ? "" : "s"}`),
-            make("small", {}, make("b", { class: "share" }), suspicion),
+            make("small", {}, suspicion, make("b", { class: "share" })),
             make("progress", { max: group.rows.length }),
           ),
         );
@@ -145,8 +145,9 @@ function startReview(root, backend) {
     at.stripTitle.textContent = group.cluster < 0
       ? `${className(group.label)}: candidates in no cluster`
       : `${className(group.label)}, ${groupName(group)}: typical ones first`;
+    at.strip.classList.toggle("short", strip === STRIP);
     at.strip.replaceChildren(...group.typical.slice(0, strip).map((row) => thumbnail(row)));
-    root.querySelector("[data-do=more]").hidden = strip >= group.typical.length;
+    root.querySelector("[data-do=more]").hidden = strip === Infinity;
     at.limit.textContent = group.size > group.rows.length
       ? `This file holds the first ${group.rows.length} of ${group.size}.`
       : "";
