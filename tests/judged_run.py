@@ -78,7 +78,8 @@ def make_run(
         **({"image": Image()} if with_image else {}),
     )
     folder = run / "candidates"
-    Dataset.from_list([record(row) for row in range(rows)], features=features).save_to_disk(folder)
+    records = [record(row) for row in range(rows)]
+    Dataset.from_dict({name: [one[name] for one in records] for name in features}, features).save_to_disk(folder)
     members = {k: np.flatnonzero(cluster == k) for k in range(clusters)}
     neurons = np.arange(3 * clusters)
     about = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2.utils import htmlsafe_json_dumps
 
 from ..detection.selection import SCHEMA
+from ..errors import HFScoreError
 from ..files import write_text
 from ..report._templates import environment
 from .describe import asset, describe_decisions, describe_table
@@ -33,7 +34,7 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
         limit: candidates per cluster, the first of each; the page says so.
 
     Raises:
-        SelectionError: as `CandidateTable.open` and `DecisionStore`.
+        HFScoreError: as `CandidateTable.open` and `DecisionStore`, or the file cannot be written.
     """
     table = CandidateTable.open(run)
     store = DecisionStore(run, table)
@@ -62,7 +63,10 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
             script=asset("review.js"),
         )
     )
-    return write_text(path, page)
+    try:
+        return write_text(path, page)
+    except OSError as error:
+        raise HFScoreError(f"{path} cannot be written ({error}): export to another place.") from None
 
 
 def _uri(table: CandidateTable, row: int, kind: str) -> str:

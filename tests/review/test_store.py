@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from judged_run import FINGERPRINTS
 
-from hf_score import HFScoreError
+from hf_score import HFScoreError, files
 from hf_score.detection import Decision, Selection
-from hf_score.review import DecisionStore
+from hf_score.review import CandidateTable, DecisionStore
 
 
 def verdicts(run: Path) -> dict[int, str]:
@@ -125,41 +123,60 @@ def test_wrong_rows_and_verdicts_change_nothing(run):
     assert not (run / "selection.json").exists() and not store.can_undo
 
 
-WORKER = """
-import sys
-from hf_score.review import DecisionStore
-
-store = DecisionStore(sys.argv[1])
-for row in range(24):
-    if store.verdict(row) is None:
-        store.decide([row], ("spurious", "core", "unsure")[row % 3], f"note {row}")
-        print(row, flush=True)
-"""
+VERDICTS = ("spurious", "core", "unsure")
 
 
-def test_a_killed_process_leaves_all_it_acknowledged_and_can_go_on(make):
-    """Killed after 2, 9 and 17 acknowledged decisions, each time going on from the file, to the undisturbed result."""
-    run = make(rows=24)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", WORKER, str(run)]
-    for stop in (2, 9, 17):
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout
-            for line in process.stdout:
-                if int(line) >= stop:
-                    os.kill(process.pid, signal.SIGKILL)
-                    break
-            acknowledged = max(stop, *(int(row) for row in process.stdout))if False else stop
-        found = Selection.load(run / "selection.json", **FINGERPRINTS).decisions
-        assert len(found) >= acknowledged + 1  # one more may be on disk that nobody has been told of
-        assert [d.idx for d in found] == [1000 + row for row in range(len(found))]
-    killed = DecisionStore(run)
-    for row in range(len(killed.selection.decisions), 24):
-        killed.decide([row], ("spurious", "core", "unsure")[row % 3], f"note {row}")
-    after_kills = json.loads((run / "selection.json").read_text())
-    (run / "selection.json").unlink()
-    undisturbed = DecisionStore(run)
+def decide_all(store: DecisionStore, acknowledge=lambda row: None) -> None:
     for row in range(24):
-        undisturbed.decide([row], ("spurious", "core", "unsure")[row % 3], f"note {row}")
-    expected = json.loads((run / "selection.json").read_text())
-    assert {**after_kills, "created": ""} == {**expected, "created": ""}
+        if store.verdict(row) is None:
+            store.decide([row], VERDICTS[row % 3], f"note {row}")
+            acknowledge(row)
+
+
+def decide_until_killed(table: CandidateTable, point: str, writes: int) -> list[int]:
+    """The rows that a process acknowledged before it killed itself at a point of its nth write."""
+    out, into = os.pipe()
+    process = os.fork()
+    if not process:
+        real, count = os.replace, 0
+
+        def replace(*arguments):
+            nonlocal count
+            count += 1
+            if point == "before" and count == writes:
+                os.kill(os.getpid(), signal.SIGKILL)  # the new content is written, and not in place yet
+            real(*arguments)
+            if point == "after" and count == writes:
+                os.kill(os.getpid(), signal.SIGKILL)  # in place, and nobody has been told
+
+        files.os.replace = replace
+        decide_all(DecisionStore(table.run, table), lambda row: os.write(into, bytes([row])))
+        os._exit(0)
+    os.close(into)
+    acknowledged = []
+    with open(out, "rb", buffering=0) as told:
+        while row := told.read(1):
+            acknowledged += row
+            if point == "any time" and len(acknowledged) == writes:
+                os.kill(process, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    return acknowledged
+
+
+def test_a_killed_process_leaves_all_it_acknowledged_and_can_go_on(run, make):
+    undisturbed = make()
+    decide_all(DecisionStore(undisturbed))
+    expected = json.loads((undisturbed / "selection.json").read_text())
+    table = CandidateTable.open(run)
+    done: list[int] = []
+    for point, writes in (("before", 4), ("after", 3), ("any time", 5)):
+        done += decide_until_killed(table, point, writes)
+        found = json.loads((run / "selection.json").read_text())["decisions"]
+        more = len(found) - len(done)
+        # A decision that is on disk may not have been acknowledged yet; never the other way round.
+        assert more in {"before": [0], "after": [1], "any time": range(24)}[point]
+        assert found == expected["decisions"][: len(found)]
+        done += [1] * more
+    decide_all(DecisionStore(run))
+    resumed = json.loads((run / "selection.json").read_text())
+    assert {**resumed, "created": ""} == {**expected, "created": ""}
