@@ -96,9 +96,10 @@ class CandidateTable:
                     f"{folder} has schema {schema!r} instead of {SCHEMA!r}: scan again with this version of hf-score "
                     "(your decisions stay in selection.json)."
                 )
-            table = Dataset.load_from_disk(str(folder))
-            if not len(table):
+            # A table without rows is saved without files, which datasets cannot load.
+            if not json.loads((folder / "state.json").read_text())["_data_files"]:
                 raise SelectionError(f"{folder} is empty, so there is nothing to judge: scan with more candidates.")
+            table = Dataset.load_from_disk(str(folder))
             clusters = _column(table, "cluster", np.full(len(table), -1))
             embedding = _points(table)
             labels = _column(table, "labels")

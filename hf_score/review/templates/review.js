@@ -6,6 +6,7 @@ function startReview(root, backend) {
   for (const node of root.querySelectorAll("[data-at]")) at[node.dataset.at] = node;
   const FINAL = ["person", "file"]; // what others wrote is a suggestion
   const STRIP = 24;
+  const SILENT = "Not saved: the server does not answer. Start hf-score review again and reload this page.";
   const words = backend.words ?? { saved: "Saved.", done: "All decided, and saved in selection.json." };
   let data, groups, groupOf, current, strip = STRIP, filter = null, history = [], queue = Promise.resolve();
   const decisions = new Map(); // row to [verdict, decided by, note]
@@ -296,7 +297,7 @@ function startReview(root, backend) {
     else update();
   }
 
-  // Deciding: one after the other, and shown as decided only when it is saved
+  // Deciding: the page goes on at once, the backend saves one after the other, and what it could not save comes back
 
   function take(reply) {
     if (reply.error) {
@@ -317,30 +318,51 @@ function startReview(root, backend) {
   }
 
   function enqueue(action) {
-    queue = queue.then(action).catch(() => say("Not saved: the server does not answer. Start hf-score review again and reload.", true));
-    return queue;
+    queue = queue.then(action).catch(() => say(SILENT, true));
   }
 
-  const decide = (verdict, whole = false) => enqueue(async () => {
-    const from = current, group = groupOf.get(current);
-    const rows = whole ? group.rows : [current];
-    if (!take(await backend.decide({ rows, verdict, note: at.note.value.trim() }))) return;
+  function decide(verdict, whole = false) {
+    const from = current, group = groupOf.get(current), note = at.note.value.trim();
+    const rows = whole ? group.rows : [from];
+    const before = rows.map((row) => decisions.get(row));
+    const made = [verdict, "person", note];
+    for (const row of rows) decisions.set(row, made);
     history.push(from);
-    const what = whole ? `${rows.length} of ${groupName(group)}` : `Sample ${data.idx[from]}`;
     const next = nextOpen(from);
-    say(next === null ? words.done : `${what}: ${verdict}. ${words.saved}`);
+    say("Saving …");
     if (next !== null) go(next);
     else update();
-  });
+    enqueue(async () => {
+      const reply = await backend.decide({ rows, verdict, note }).catch(() => ({ error: SILENT }));
+      if (take(reply)) {
+        const what = whole ? `${rows.length} of ${groupName(group)}` : `Sample ${data.idx[from]}`;
+        say(next === null ? words.done : `${what}: ${verdict}. ${words.saved}`);
+        return;
+      }
+      rows.forEach((row, i) => { // back to before, but for what was decided anew meanwhile
+        if (decisions.get(row) !== made) return;
+        if (before[i]) decisions.set(row, before[i]);
+        else decisions.delete(row);
+      });
+      history = history.filter((row) => row !== from);
+      go(from);
+      at.note.value = note;
+    });
+  }
 
-  const undo = () => enqueue(async () => {
-    const reply = await backend.undo();
-    if (!take(reply)) return;
-    const changed = Object.keys(reply.changed);
-    const back = history.pop() ?? (changed.length ? Number(changed[0]) : null);
-    say(changed.length ? "Taken back." : "There is nothing of yours to take back.");
-    if (back !== null) go(back);
-  });
+  function undo() {
+    const back = history.pop();
+    if (back !== undefined) go(back);
+    enqueue(async () => {
+      const reply = await backend.undo();
+      if (!take(reply)) return;
+      const changed = Object.keys(reply.changed);
+      say(changed.length ? "Taken back." : "There is nothing of yours to take back.");
+      if (back === undefined && changed.length) go(Number(changed[0]));
+      else if (back === current) go(back);
+      else update();
+    });
+  }
 
   const actions = {
     spurious: () => decide("spurious"),
@@ -349,8 +371,8 @@ function startReview(root, backend) {
     clusterSpurious: () => decide("spurious", true),
     clusterCore: () => decide("core", true),
     undo,
-    previous: () => enqueue(() => step(-1)),
-    next: () => enqueue(() => step(1)),
+    previous: () => step(-1),
+    next: () => step(1),
     more: () => { strip = Infinity; drawStrip(); updateThumbnails(); },
     note: () => at.note.focus(),
   };
