@@ -38,7 +38,8 @@ startReview(element.querySelector(".hfs"), {
 STYLE = """
 body, gradio-app, .gradio-container { background: transparent !important; }
 .gradio-container { max-width: none !important; padding: 0 !important; }
-.gradio-container .main, .gradio-container main.contain { padding: 0 !important; gap: 0 !important; }
+.gradio-container :is(.main, main, .html-container) { padding: 0 !important; gap: 0 !important; }
+.gradio-container { overflow: visible !important; } /* or the list of clusters would not stay in view */
 """
 
 

@@ -148,7 +148,8 @@ function startReview(root, backend) {
       : `${className(group.label)}, ${groupName(group)}: typical ones first`;
     at.strip.classList.toggle("short", strip === STRIP);
     at.strip.replaceChildren(...group.typical.slice(0, strip).map((row) => thumbnail(row)));
-    root.querySelector("[data-do=more]").hidden = strip === Infinity;
+    const more = group.typical.length > STRIP || at.strip.scrollHeight > at.strip.clientHeight + 8;
+    root.querySelector("[data-do=more]").hidden = strip === Infinity || !more;
     at.limit.textContent = group.size > group.rows.length
       ? `This file holds the first ${group.rows.length} of ${group.size}.`
       : "";
