@@ -25,8 +25,8 @@ USAGE = """usage: hf-score STEP [options]
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
   families  list the models that can be explained, and how
 
-All but review, push and families take the options of run, --output_dir is the run folder. A step runs the steps before it
-where needed.
+All but review, push and families take the options of run, --output_dir is the run folder. A step runs the steps
+before it where needed.
 """
 
 

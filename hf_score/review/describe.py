@@ -21,7 +21,6 @@ def describe_table(table: CandidateTable, *, limit: int | None = None) -> dict[s
     groups = [{**asdict(group), "size": len(group.rows)} for group in table.groups]
     for group in groups:
         group["rows"] = group["rows"][:limit]
-        group["suspicion"] = _finite(group["suspicion"])
         group["evidence"] = {name: _finite(value) for name, value in group["evidence"].items()}
     shown = {row for group in groups for row in group["rows"]}
     for group in groups:
@@ -46,7 +45,7 @@ def describe_table(table: CandidateTable, *, limit: int | None = None) -> dict[s
 
 
 def describe_decisions(store: DecisionStore, rows: Iterable[int]) -> dict[str, Any]:
-    """Row to [verdict, decided by, note], or to None where it is no longer decided; and whether undo would do anything."""
+    """Row to [verdict, decided by, note], None where that was taken back; and whether there is anything to undo."""
     decisions = {row: store.decision(row) for row in rows}
     return {
         "changed": {str(row): d and [d.verdict, d.decided_by, d.note] for row, d in decisions.items()},

@@ -1,4 +1,7 @@
-"""The review page, served on this machine alone: gradio carries the decisions, the pictures have addresses of their own."""
+"""The review page, served on this machine alone.
+
+Gradio shows it and carries the decisions; pictures have addresses of their own, so that the browser keeps them.
+"""
 
 from __future__ import annotations
 
@@ -55,15 +58,15 @@ def serve(run: str | Path, *, port: int = 7860, browser: bool = True, say: Calla
     Raises:
         HFScoreError: gradio is missing, the port is taken, or the run has no candidates of this version.
     """
-    app = build_app(run)
-    import uvicorn
-
     listener = _listen(port)
-    address = f"http://{HOST}:{listener.getsockname()[1]}/"
-    say(f"Review {run} at {address} (Ctrl+C ends; every decision is saved at once in {Path(run) / 'selection.json'})")
-    if browser:
-        webbrowser.open(address)
     try:
+        app = build_app(run)
+        import uvicorn
+
+        address = f"http://{HOST}:{listener.getsockname()[1]}/"
+        say(f"Review {run} at {address} (Ctrl+C ends; every decision is at once in {Path(run) / 'selection.json'})")
+        if browser:
+            webbrowser.open(address)  # the listener takes the request, the server answers in a moment
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
@@ -77,6 +80,9 @@ def build_app(run: str | Path) -> Any:
     Raises:
         HFScoreError: as `serve`.
     """
+    table = CandidateTable.open(run)
+    stores: dict[str, DecisionStore] = {}
+    DecisionStore(run, table)  # refuses a selection of another model before anything is shown
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read on import
     try:
         import gradio
@@ -84,9 +90,6 @@ def build_app(run: str | Path) -> Any:
     except ImportError:
         raise HFScoreError("The review page needs gradio: pip install 'hf-score[review]'.") from None
 
-    table = CandidateTable.open(run)
-    stores: dict[str, DecisionStore] = {}
-    DecisionStore(run, table)  # refuses a selection of another model before anything is shown
     content = json.dumps(describe_table(table), ensure_ascii=False, allow_nan=False)
 
     def act(request: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +166,6 @@ def _listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise HFScoreError(
-            f"Port {port} of {HOST} cannot be used ({error}): give another one with --port, or --port 0 for a free one."
+            f"Port {port} of {HOST} cannot be used ({error}): give another one with --port, 0 for any free one."
         ) from None
     return listener

@@ -117,7 +117,7 @@ class DecisionStore:
     def verdict(self, row: int) -> Verdict | None:
         """The verdict about a row; None where nothing was decided."""
         decision = self.decision(row)
-        return decision and decision.verdict
+        return None if decision is None else decision.verdict
 
     def progress(self) -> dict[str, tuple[int, int]]:
         """Class name to (candidates that a person decided, candidates); a class without candidates has (0, 0)."""
@@ -171,7 +171,7 @@ class DecisionStore:
             selection.save(self.path)
         except OSError as error:
             raise SelectionError(
-                f"{self.path} cannot be written ({error}): the decision is not saved; make room or the folder writable."
+                f"{self.path} cannot be written ({error}): nothing was saved; make room, or the folder writable."
             ) from None
         self._keep(selection)
         self._seen = self._stamp()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,7 @@ def _groups(
         rows = np.flatnonzero(member.reshape(-1) == place)
         one = known.get(int(cluster), {}) if cluster >= 0 else {}
         suspicion = one.get("suspicion")
+        measured = suspicion is not None and math.isfinite(suspicion)
         away = np.linalg.norm(embedding[rows] - np.median(embedding[rows], axis=0), axis=1)
         groups.append(
             Group(
@@ -196,7 +198,7 @@ def _groups(
                 label=int(label),
                 rows=rows.tolist(),
                 typical=rows[np.argsort(away, kind="stable")].tolist(),
-                suspicion=None if suspicion is None else float(suspicion),
+                suspicion=float(suspicion) if measured else None,
                 evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
                 neurons=[
                     {**neuron, "rows": [int(row) for row in neuron["rows"] if 0 <= row < len(labels)]}
@@ -204,5 +206,6 @@ def _groups(
                 ],
             )
         )
-    none = -1.0
-    return sorted(groups, key=lambda g: (g.cluster < 0, -(none if g.suspicion is None else g.suspicion), -len(g.rows)))
+    return sorted(
+        groups, key=lambda g: (g.cluster < 0, g.suspicion is None, -(g.suspicion or 0.0), -len(g.rows), g.cluster)
+    )

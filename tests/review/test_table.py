@@ -93,7 +93,7 @@ def test_an_unusable_run_is_refused_in_one_sentence(run, spoil, words):
 def test_a_run_with_seeds_is_told_from_one_without(run):
     (run / "seed-0").mkdir()
     (run / "candidates").rename(run / "seed-0" / "candidates")
-    with pytest.raises(HFScoreError, match="one run per seed: give one of them, such as .*seed-0"):
+    with pytest.raises(HFScoreError, match="one run per seed: give one of them, such as"):
         CandidateTable.open(run)
 
 
