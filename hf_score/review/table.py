@@ -190,7 +190,6 @@ def _groups(
         rows = np.flatnonzero(member.reshape(-1) == place)
         one = known.get(int(cluster), {}) if cluster >= 0 else {}
         suspicion = one.get("suspicion")
-        measured = suspicion is not None and math.isfinite(suspicion)
         away = np.linalg.norm(embedding[rows] - np.median(embedding[rows], axis=0), axis=1)
         groups.append(
             Group(
@@ -198,7 +197,7 @@ def _groups(
                 label=int(label),
                 rows=rows.tolist(),
                 typical=rows[np.argsort(away, kind="stable")].tolist(),
-                suspicion=float(suspicion) if measured else None,
+                suspicion=float(suspicion) if suspicion is not None and math.isfinite(suspicion) else None,
                 evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
                 neurons=[
                     {**neuron, "rows": [int(row) for row in neuron["rows"] if 0 <= row < len(labels)]}

@@ -5,10 +5,9 @@ function startReview(root, backend) {
   const at = {};
   for (const node of root.querySelectorAll("[data-at]")) at[node.dataset.at] = node;
   const FINAL = ["person", "file"]; // what others wrote is a suggestion
-  const STRIP = 24;
   const SILENT = "Not saved: the server does not answer. Start hf-score review again and reload this page.";
   const words = backend.words ?? { saved: "Saved.", done: "All decided, and saved in selection.json." };
-  let data, groups, groupOf, current, strip = STRIP, filter = null, history = [], queue = Promise.resolve();
+  let data, groups, groupOf, current, whole = false, filter = null, history = [], queue = Promise.resolve();
   const decisions = new Map(); // row to [verdict, decided by, note]
 
   function make(tag, attributes = {}, ...children) {
@@ -146,10 +145,10 @@ function startReview(root, backend) {
     at.stripTitle.textContent = group.cluster < 0
       ? `${className(group.label)}: candidates in no cluster`
       : `${className(group.label)}, ${groupName(group)}: typical ones first`;
-    at.strip.classList.toggle("short", strip === STRIP);
-    at.strip.replaceChildren(...group.typical.slice(0, strip).map((row) => thumbnail(row)));
-    const more = group.typical.length > STRIP || at.strip.scrollHeight > at.strip.clientHeight + 8;
-    root.querySelector("[data-do=more]").hidden = strip === Infinity || !more;
+    const columns = getComputedStyle(at.strip).gridTemplateColumns.split(" ").length;
+    const shown = whole ? group.typical : group.typical.slice(0, 2 * columns); // two full rows
+    at.strip.replaceChildren(...shown.map((row) => thumbnail(row)));
+    root.querySelector("[data-do=more]").hidden = shown.length === group.typical.length;
     at.limit.textContent = group.size > group.rows.length
       ? `This file holds the first ${group.rows.length} of ${group.size}.`
       : "";
@@ -259,7 +258,7 @@ function startReview(root, backend) {
   function go(row) {
     const before = groupOf.get(current);
     current = row;
-    if (groupOf.get(row) !== before) strip = STRIP;
+    if (groupOf.get(row) !== before) whole = false;
     for (const kind of ["original", "heatmap", "masked"]) show(at[kind], kind, row);
     at.note.value = decisions.get(row)?.[2] ?? "";
     if (groupOf.get(row) !== before) drawStrip();
@@ -322,9 +321,9 @@ function startReview(root, backend) {
     queue = queue.then(action).catch(() => say(SILENT, true));
   }
 
-  function decide(verdict, whole = false) {
+  function decide(verdict, all = false) {
     const from = current, group = groupOf.get(current), note = at.note.value.trim();
-    const rows = whole ? group.rows : [from];
+    const rows = all ? group.rows : [from];
     const before = rows.map((row) => decisions.get(row));
     const made = [verdict, "person", note];
     for (const row of rows) decisions.set(row, made);
@@ -336,7 +335,7 @@ function startReview(root, backend) {
     enqueue(async () => {
       const reply = await backend.decide({ rows, verdict, note }).catch(() => ({ error: SILENT }));
       if (take(reply)) {
-        const what = whole ? `${rows.length} of ${groupName(group)}` : `Sample ${data.idx[from]}`;
+        const what = all ? `${rows.length} of ${groupName(group)}` : `Sample ${data.idx[from]}`;
         say(next === null ? words.done : `${what}: ${verdict}. ${words.saved}`);
         return;
       }
@@ -374,7 +373,7 @@ function startReview(root, backend) {
     undo,
     previous: () => step(-1),
     next: () => step(1),
-    more: () => { strip = Infinity; drawStrip(); updateThumbnails(); },
+    more: () => { whole = true; drawStrip(); updateThumbnails(); },
     note: () => at.note.focus(),
   };
   const keys = { s: "spurious", c: "core", u: "unsure", z: "undo", n: "note", arrowleft: "previous", arrowright: "next" };
