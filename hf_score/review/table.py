@@ -190,7 +190,9 @@ def _groups(
         rows = np.flatnonzero(member.reshape(-1) == place)
         one = known.get(int(cluster), {}) if cluster >= 0 else {}
         suspicion = one.get("suspicion")
-        away = np.linalg.norm(embedding[rows] - np.median(embedding[rows], axis=0), axis=1)
+        points = embedding[rows]
+        placed = np.isfinite(points).all(axis=1)
+        away = np.linalg.norm(points - np.median(points[placed], axis=0), axis=1) if placed.any() else ~placed
         groups.append(
             Group(
                 cluster=int(cluster),

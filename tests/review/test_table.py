@@ -6,6 +6,7 @@ from judged_run import COLOURS
 from PIL import Image
 
 from hf_score import HFScoreError
+from hf_score.detection import Candidates
 from hf_score.review import CandidateTable
 from hf_score.review.describe import describe_table
 from hf_score.review.pictures import FILL, KINDS, MISSING, encode, picture
@@ -23,6 +24,33 @@ def test_groups_are_ranked_by_suspicion_then_size_with_the_unclustered_last(make
     for group in table.groups:
         assert sorted(group.typical) == group.rows
         assert set(table.labels[group.rows]) == {group.label}
+
+
+def test_what_the_scan_writes_can_be_reviewed(tmp_path):
+    generator = np.random.default_rng(0)
+    candidates = Candidates(
+        idx=np.array([7, 9, 11]),
+        position=np.arange(3),
+        labels=np.array([0, 1, 0]),
+        logits=np.ones(3, np.float32),
+        masked_margins=np.ones(3, np.float32),
+        heatmaps=generator.normal(size=(3, 16, 16)).astype(np.float32),
+        masks=generator.random((3, 16, 16)) > 0.5,
+        shortcut_relevance=generator.random((3, 4)).astype(np.float32),
+        cluster=np.array([0, 1, 0]),
+        dataset_fingerprint="data0",
+        model_fingerprint="model0",
+        layer="layer4",
+        class_names=("a", "b"),
+        images=[Image.new("RGB", (16, 16), "red")] * 3,
+    )
+    candidates.save(tmp_path / "candidates")
+    table = CandidateTable.open(tmp_path)
+    assert [(group.label, group.rows, group.typical) for group in table.groups] == [(0, [0, 2], [0, 2]), (1, [1], [1])]
+    heatmap, mask = table.maps(1)
+    assert (heatmap == candidates.heatmaps[1]).all() and (mask == candidates.masks[1]).all()
+    assert np.asarray(table.image(1))[0, 0].tolist() == [255, 0, 0]
+    json.dumps(describe_table(table), allow_nan=False)
 
 
 def test_typical_ones_are_nearest_to_the_middle(run):
