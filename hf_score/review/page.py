@@ -46,14 +46,13 @@ body, gradio-app, .gradio-container { background: transparent !important; }
 """
 
 
-def serve(run: str | Path, *, port: int = 7860, browser: bool = True, say: Callable[[str], None] = print) -> None:
+def serve(run: str | Path, *, port: int = 7860, browser: bool = True) -> None:
     """Serve the review page of a run until Ctrl+C.
 
     Args:
         run: run folder that has been scanned.
         port: on 127.0.0.1; 0 takes a free one.
         browser: open the page in the browser.
-        say: is told the address.
 
     Raises:
         HFScoreError: gradio is missing, the port is taken, or the run has no candidates of this version.
@@ -64,10 +63,12 @@ def serve(run: str | Path, *, port: int = 7860, browser: bool = True, say: Calla
         import uvicorn
 
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
-        say(f"Review {run} at {address} (Ctrl+C ends; every decision is at once in {Path(run) / 'selection.json'})")
+        words = f"Review {run} at {address} (Ctrl+C ends; every decision is at once in {Path(run) / 'selection.json'})"
+        print(words, flush=True)
         if browser:
             webbrowser.open(address)  # the listener takes the request, the server answers in a moment
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        # An open tab keeps a connection: Ctrl+C does not wait for it.
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:
