@@ -1,7 +1,7 @@
 """Finding spurious-positive samples: scan, masks, candidates, and the decision about them as a file."""
 
 from .candidates import Candidates, find_candidates
-from .decide import decide_at_random, decide_by_file, decide_by_oracle
+from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_by_proposal
 from .masks import relevance_mask
 from .samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
 from .scan import scan
@@ -17,6 +17,7 @@ __all__ = [
     "decide_at_random",
     "decide_by_file",
     "decide_by_oracle",
+    "decide_by_proposal",
     "exchange_regions",
     "find_candidates",
     "relevance_mask",
