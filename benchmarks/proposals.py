@@ -234,11 +234,12 @@ def evaluate(job: Job, extra: dict) -> list[dict[str, Any]]:
             spurious = shares >= threshold
             order = np.argsort(-scores, kind="stable")
             within = [_auroc(scores[labels == c], spurious[labels == c]) for c in np.unique(labels)]
+            known = [value for value in within if value is not None]
             found = {
                 "base_rate": spurious.mean(),
                 "auroc": _auroc(scores, spurious),
                 "auroc_clusters": _auroc(mean_by_cluster(scores, clusters), spurious),
-                "auroc_within": np.mean([v for v in within if v is not None]) if any(within) else None,
+                "auroc_within": np.mean(known) if known else None,
                 "precision_10": spurious[order[:10]].mean(),
                 "precision_40": spurious[order[:40]].mean(),
                 "precision_kept": spurious[scores >= 0.7].mean() if name.startswith("suspicion") else None,
