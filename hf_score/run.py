@@ -36,15 +36,17 @@ from .config import SCOREConfig
 from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask
 from .detection import (
     Candidates,
-    Decision,
+    HostImages,
     Selection,
     SpuriousSamples,
     decide_at_random,
     decide_by_file,
     decide_by_oracle,
+    decide_by_proposal,
     find_candidates,
+    find_evidence,
 )
-from .detection.candidates import explain_hits, make_selection
+from .detection.candidates import explain_hits
 from .detection.scan import ScanHit
 from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_json, write_text
@@ -108,8 +110,12 @@ class RunArguments:
     mask_area: float = field(
         default=0.2, metadata={"help": "Largest share of the image that a mask keeps; it has to cover the shortcut."}
     )
-    decider: Literal["auto", "file", "oracle"] = field(
-        default="auto", metadata={"help": "Who decides. auto: the selection file if given, else the oracle."}
+    decider: Literal["auto", "file", "oracle", "proposal"] = field(
+        default="auto",
+        metadata={
+            "help": "Who decides. auto: the selection file if given, else the oracle. proposal: the evidence alone, "
+            "unseen by anybody; the report and the card say so."
+        },
     )
     selection: str | None = field(default=None, metadata={"help": "Selection file (JSON) to decide by."})
     num_keep: int = field(default=40, metadata={"help": "Spurious-positive samples per class for the oracle (t)."})
@@ -260,11 +266,26 @@ class Run:
                 num_workers=self.config.dataloader_num_workers,
             )
             if self.state.is_main_process:
-                candidates.save(folder)
+                self._with_evidence(candidates, model).save(folder)
                 shutil.rmtree(self.folder / "scan", ignore_errors=True)
                 self._contact_sheets(candidates, None)
             self.state.wait_for_everyone()
         return Candidates.load(folder)
+
+    def _with_evidence(self, candidates: Candidates, model: PreTrainedModel) -> Candidates:
+        """The candidates, with what speaks for a shortcut in them: the order in which a person looks at them."""
+        hosts = HostImages(
+            self.held_out_view, self.data.held_out["label"][:], ImageCollator(self.processor), seed=self.config.seed
+        )
+        evidence = find_evidence(
+            candidates,
+            model,
+            self.train_view,
+            hosts,
+            processor=self.processor,
+            batch_size=self.config.per_device_eval_batch_size,
+        )
+        return dataclasses.replace(candidates, evidence=evidence)
 
     def decide(self) -> Selection:
         """Which candidates are spurious-positive. → `selection.json`
@@ -273,36 +294,35 @@ class Run:
             SelectionError: nobody to decide, or nothing was kept.
         """
         path = self.folder / "selection.json"
-        if path.is_file() and not self.arguments.selection:
-            return Selection.load(path)
         candidates = self.scan()
         decider = self.arguments.decider
         if decider == "auto":
             decider = "file" if self.arguments.selection else "oracle"
-        if decider == "file" and self.arguments.selection:
+        if path.is_file() and not self.arguments.selection:
+            selection = decide_by_file(candidates, path)
+            if selection.spurious:
+                return selection
+        elif decider == "file" and self.arguments.selection:
             selection = decide_by_file(candidates, self.arguments.selection)
         elif decider == "oracle" and self.data.has_regions:
             regions = self._regions("train", candidates.idx)
             selection = decide_by_oracle(
                 candidates, regions, num_keep=self.arguments.num_keep, threshold=self.arguments.oracle_threshold
             )
+        elif decider == "proposal":
+            assert candidates.suspicion is not None
+            selection = decide_by_proposal(
+                candidates, candidates.suspicion, num_keep=self.arguments.num_keep, evidence=candidates.evidence
+            )
         else:
-            draft = self.folder / "selection-draft.json"
-            if self.state.is_main_process and not draft.exists():  # a person may have begun to fill it in
-                undecided = [
-                    Decision(idx=int(idx), label=int(label), verdict="unsure", decided_by="person")
-                    for idx, label in zip(candidates.idx, candidates.labels, strict=True)
-                ]
-                make_selection(candidates, undecided).save(draft)
             raise SelectionError(
-                f"nobody has decided yet which candidates are spurious: look at {self.folder / 'contact_sheets'}, "
-                f'write "spurious" for those that show a shortcut in {draft} and run again with '
-                f"--resume --selection {draft}."
+                f"nobody has decided yet which candidates are spurious: run 'hf-score review {self.folder}', "
+                "then this again with --resume."
             )
         if not selection.spurious:
             raise SelectionError(
                 f"none of the {len(candidates)} candidates was kept as spurious-positive: the model may not use the "
-                f"shortcut; look at {self.folder / 'contact_sheets'} and decide by a selection file."
+                f"shortcut; look at the candidates with 'hf-score review {self.folder}'."
             )
         if self.state.is_main_process:
             selection.save(path)

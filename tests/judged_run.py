@@ -9,6 +9,8 @@ import numpy as np
 from datasets import Array2D, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
+from hf_score.review import CandidateTable
+
 FINGERPRINTS = {"dataset_fingerprint": "data0", "model_fingerprint": "model0"}
 COLOURS = np.array([[214, 40, 40], [30, 110, 200], [40, 160, 90], [230, 170, 30], [140, 70, 180], [40, 170, 180]])
 
@@ -49,7 +51,6 @@ def make_run(
     def record(row: int) -> dict:
         square = np.zeros((size, size), dtype=bool)
         square[top[row] : top[row] + side, left[row] : left[row] + side] = True
-        middle = np.array([np.cos(2.4 * cluster[row]), np.sin(2.4 * cluster[row])]) * 4
         return {
             "idx": 1000 + row,
             "position": row,
@@ -60,7 +61,6 @@ def make_run(
             "masks": square,
             "shortcut_relevance": generator.random(8).astype(np.float32),
             "cluster": int(cluster[row]),
-            "embedding": (middle + generator.normal(0, 0.6, 2)).astype(np.float32),
             **({"image": image(row)} if with_image else {}),
         }
 
@@ -74,14 +74,12 @@ def make_run(
         masks=Array2D((size, size), "bool"),
         shortcut_relevance=List(Value("float32")),
         cluster=Value("int64"),
-        embedding=List(Value("float32")),
         **({"image": Image()} if with_image else {}),
     )
     folder = run / "candidates"
     records = [record(row) for row in range(rows)]
     Dataset.from_dict({name: [one[name] for one in records] for name in features}, features).save_to_disk(folder)
     members = {k: np.flatnonzero(cluster == k) for k in range(clusters)}
-    neurons = np.arange(3 * clusters)
     about = {
         "schema": "hf-score/candidates/2",
         **FINGERPRINTS,
@@ -93,6 +91,7 @@ def make_run(
                 "label": k % (len(classes) - 1),
                 "size": len(places),
                 "suspicion": None if k == 0 else round(0.9 / k, 2),
+                "typical": places[::-1][:8].tolist(),
                 "evidence": {"position": round(0.9 / (k + 1), 2), "colour": 0.7, "masked_alone": 0.55},
                 "neurons": [
                     {"neuron": 3 * k + j, "share": 0.4 - 0.1 * j, "rows": places[j : j + 8].tolist()} for j in range(3)
@@ -100,12 +99,30 @@ def make_run(
             }
             for k, places in members.items()
         ],
-        "neuron_embedding": {
+    }
+    (folder / "candidates.json").write_text(json.dumps(about))
+    if rows:
+        write_map(run, cluster, generator)
+    return run
+
+
+def write_map(run: Path, cluster: np.ndarray, generator: np.random.Generator) -> None:
+    """What `lay_out` would take long for."""
+    neurons = np.arange(3 * (cluster.max() + 1))
+
+    def around(centre: np.ndarray, spread: float) -> np.ndarray:
+        angles = np.stack([np.cos(2.4 * centre), np.sin(2.4 * centre)], axis=1)
+        return 4 * angles + generator.normal(0, spread, (len(centre), 2))
+
+    placed = around(neurons // 3, 0.5)
+    content = {
+        "key": CandidateTable.open(run).key,
+        "candidates": around(cluster, 0.6).tolist(),
+        "neurons": {
             "neuron": neurons.tolist(),
-            "x": (np.cos(2.4 * (neurons // 3)) * 3 + generator.normal(0, 0.5, len(neurons))).tolist(),
-            "y": (np.sin(2.4 * (neurons // 3)) * 3 + generator.normal(0, 0.5, len(neurons))).tolist(),
+            "x": placed[:, 0].tolist(),
+            "y": placed[:, 1].tolist(),
             "cluster": (neurons // 3).tolist(),
         },
     }
-    (folder / "candidates.json").write_text(json.dumps(about))
-    return run
+    (run / "map.json").write_text(json.dumps(content))

@@ -95,20 +95,28 @@ def test_a_selection_file_decides_and_one_for_another_data_set_is_refused(finish
     assert json.loads((run / "selection.json").read_text()) == content
 
 
-def test_a_person_decides_in_the_draft_that_a_run_without_masks_leaves(tmp_path, capsys):
+def test_without_masks_a_person_decides_on_the_review_page_and_the_run_goes_on(tmp_path, capsys):
     data, run = folder_of_squares(tmp_path / "data"), tmp_path / "run"
     words = ["run", "--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
     assert main(words) == 2
-    draft = run / "selection-draft.json"
-    assert "nobody has decided yet" in capsys.readouterr().err and draft.is_file()
-    content = json.loads(draft.read_text())
-    assert [d["verdict"] for d in content["decisions"]] == ["unsure"] * 8
-    for decision in content["decisions"][4:]:
-        decision["verdict"] = "spurious"
-    draft.write_text(json.dumps(content))
-    assert main([*words, "--resume"]) == 2 and json.loads(draft.read_text()) == content
-    assert main([*words, "--resume", "--selection", str(draft)]) == 0
+    assert f"run 'hf-score review {run}'" in capsys.readouterr().err
+    store = DecisionStore(run)
+    assert len(store.table) == 8
+    store.decide(range(8), "core")
+    assert main([*words, "--resume"]) == 2
+    assert "none of the 8 candidates" in capsys.readouterr().err
+    store.decide(range(4, 8), "spurious")
+    assert main([*words, "--resume"]) == 0
     assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "person"
+
+
+def test_a_proposal_decides_only_when_asked_and_is_marked(tmp_path):
+    data, run = folder_of_squares(tmp_path / "data"), tmp_path / "run"
+    words = ["--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
+    assert main(["run", *words, "--decider", "proposal", "--num_keep", "2"]) == 0
+    assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "proposal"
+    assert "proposal" in (run / "score" / "README.md").read_text()
+    assert "proposal" in (run / "report" / "index.html").read_text()
 
 
 def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys):

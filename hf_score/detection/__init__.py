@@ -2,8 +2,9 @@
 
 from .candidates import Candidates, find_candidates
 from .clusters import Cluster, ClusterNeuron, cluster_candidates, describe_clusters
-from .decide import decide_at_random, decide_by_file, decide_by_oracle
+from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_by_proposal
 from .masks import relevance_mask
+from .proposals import find_evidence
 from .samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
 from .scan import ScanHit, ScanResult, UnreadableImage, scan
 from .selection import Decision, Selection
@@ -24,9 +25,11 @@ __all__ = [
     "decide_at_random",
     "decide_by_file",
     "decide_by_oracle",
+    "decide_by_proposal",
     "describe_clusters",
     "exchange_regions",
     "find_candidates",
+    "find_evidence",
     "relevance_mask",
     "scan",
 ]

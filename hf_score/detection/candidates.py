@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from ..attribution import Explainer, find_layer
 from ..data import ImageCollator
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
-from .clusters import cluster_candidates
+from .clusters import cluster_candidates, describe_clusters
 from .masks import relevance_mask
+from .proposals import suspicion
 from .samples import SpuriousSamples
 from .scan import ScanHit, UnreadableImage, decoded, encoded_image, fetch, scan
 from .selection import Decision, Selection
@@ -48,6 +49,7 @@ class Candidates:
         masks: (n, H, W) bool.
         shortcut_relevance: (n, C) float32, ReLU of the masked image's probe-layer relevance, summed over positions.
         cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
+        evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.proposals`); may be empty.
         images: the n original images, or None where the data set has only tensors.
         dataset_fingerprint, model_fingerprint, layer, class_names: what they were made from.
         num_images, unreadable: how many images were scanned, and those of them that were skipped.
@@ -68,6 +70,7 @@ class Candidates:
     class_names: tuple[str, ...] = ()
     num_images: int = 0
     unreadable: tuple[UnreadableImage, ...] = ()
+    evidence: dict[str, np.ndarray] = field(default_factory=dict)
     images: Sequence[Any] | None = None
 
     def __len__(self) -> int:
@@ -78,11 +81,17 @@ class Candidates:
         """(n,) bool: the masked image alone still gets the class, a necessary test for a spurious-positive sample."""
         return self.masked_margins > 0
 
+    @property
+    def suspicion(self) -> np.ndarray | None:
+        """(n,), in [0, 1]: the mean rank of each candidate in the evidence; None without evidence."""
+        return suspicion(self.evidence) if self.evidence else None
+
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
         """The candidates at these places, in this order."""
         rows = np.asarray(chosen, dtype=np.int64)
         images = None if self.images is None else [self.images[int(row)] for row in rows]
-        return replace(self, images=images, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+        evidence = {name: score[rows] for name, score in self.evidence.items()}
+        return replace(self, images=images, evidence=evidence, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def samples(self, selection: Selection, dataset: Any, *, processor: Any = None) -> SpuriousSamples:
         """The spurious-positive ones among the candidates, as tensors for `SCORETrainer`.
@@ -131,6 +140,8 @@ class Candidates:
             Dataset.from_dict(columns, features=features).save_to_disk(temporary)
             fields = {name: getattr(self, name) for name in _FIELDS}
             fields["unreadable"] = [asdict(bad) for bad in self.unreadable]
+            fields["evidence"] = {name: score.tolist() for name, score in self.evidence.items()}
+            fields["clusters"] = [asdict(cluster) for cluster in describe_clusters(self)]
             write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
         return Path(folder)
 
@@ -153,6 +164,7 @@ class Candidates:
         fields: dict[str, Any] = {name: about[name] for name in _FIELDS}
         fields["class_names"] = tuple(fields["class_names"])
         fields["unreadable"] = tuple(UnreadableImage(**bad) for bad in fields["unreadable"])
+        fields["evidence"] = {name: np.asarray(score) for name, score in about["evidence"].items()}
         return cls(**arrays, **fields, images=table.with_format(None)["image"])
 
 

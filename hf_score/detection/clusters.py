@@ -88,8 +88,9 @@ class Cluster:
     Attributes:
         cluster, label, size: its number, class and number of candidates.
         class_share: its part of the class's candidates.
-        sufficient: share whose masked image alone keeps the class.
-        position: mean overlap (intersection over union) of the masks of two candidates, from 0 to 1.
+        suspicion: mean suspicion of its candidates, or None where there is no evidence.
+        evidence: name to mean value: the candidates' own evidence; `masked_alone`, the share whose masked image alone
+            keeps the class; and `position`, the mean overlap (intersection over union) of two candidates' masks.
         typical: rows of the candidates nearest to the cluster's centre, the nearest first.
         neurons: those with the largest share of its shortcut relevance.
     """
@@ -98,15 +99,15 @@ class Cluster:
     label: int
     size: int
     class_share: float
-    sufficient: float
-    position: float
+    suspicion: float | None
+    evidence: dict[str, float]
     typical: tuple[int, ...]
     neurons: tuple[ClusterNeuron, ...]
 
 
 def describe_clusters(candidates: Candidates, *, num_typical: int = 8, num_neurons: int = 4) -> list[Cluster]:
     """What each cluster has in common, by cluster number."""
-    found = []
+    found, suspicion = [], candidates.suspicion
     for cluster in np.unique(candidates.cluster):
         rows = np.flatnonzero(candidates.cluster == cluster)
         relevance = candidates.shortcut_relevance[rows]
@@ -121,8 +122,12 @@ def describe_clusters(candidates: Candidates, *, num_typical: int = 8, num_neuro
                 label=label,
                 size=len(rows),
                 class_share=len(rows) / int((candidates.labels == label).sum()),
-                sufficient=float(candidates.sufficient[rows].mean()),
-                position=_mean_overlap(candidates.masks[rows]),
+                suspicion=None if suspicion is None else float(suspicion[rows].mean()),
+                evidence={
+                    **{name: float(score[rows].mean()) for name, score in candidates.evidence.items()},
+                    "masked_alone": float(candidates.sufficient[rows].mean()),
+                    "position": _mean_overlap(candidates.masks[rows]),
+                },
                 typical=tuple(rows[nearest].tolist()),
                 neurons=tuple(
                     ClusterNeuron(

@@ -1,8 +1,8 @@
-"""Deciding which candidates are spurious-positive without a person at the screen: by file, oracle or chance."""
+"""Deciding which candidates are spurious-positive without a person at the screen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from .candidates import Candidates, make_selection
 from .selection import Decision, Selection
 
-__all__ = ["decide_at_random", "decide_by_file", "decide_by_oracle", "region_shares"]
+__all__ = ["decide_at_random", "decide_by_file", "decide_by_oracle", "decide_by_proposal", "region_shares"]
 
 
 def decide_by_file(candidates: Candidates, path: str | Path) -> Selection:
@@ -76,6 +76,44 @@ def decide_by_oracle(
             verdict="spurious" if row in keep else "core",
             decided_by="oracle",
             note=f"{shares[row]:.2f} of the relevance in the mask lies in the region",
+        )
+        for row in range(len(candidates))
+    ]
+    return make_selection(candidates, decisions)
+
+
+def decide_by_proposal(
+    candidates: Candidates,
+    suspicion: np.ndarray,
+    *,
+    num_keep: int = 40,
+    threshold: float = 0.7,
+    evidence: Mapping[str, np.ndarray] | None = None,
+) -> Selection:
+    """Propose per class the most suspicious candidates; all others stay unsure, since no evidence clears them.
+
+    A proposal, for a person to confirm: `suspicion` compares candidates with each other, so some are proposed even
+    where a model has learned no shortcut.
+
+    Args:
+        suspicion: (n,), in [0, 1]: see `hf_score.detection.proposals`.
+        num_keep: at most so many per class.
+        threshold: smallest suspicion to propose.
+        evidence: name of a score → (n,), what the suspicion was made from, for the notes.
+    """
+    keep: set[int] = set()
+    order = np.argsort(-suspicion, kind="stable")
+    for label in np.unique(candidates.labels):
+        fits = (candidates.labels == label) & (suspicion >= threshold)
+        keep.update(int(row) for row in order[fits[order]][:num_keep])
+    shown = {"suspicion": suspicion, **(evidence or {})}
+    decisions = [
+        Decision(
+            idx=int(candidates.idx[row]),
+            label=int(candidates.labels[row]),
+            verdict="spurious" if row in keep else "unsure",
+            decided_by="proposal",
+            note=", ".join(f"{name} {score[row]:.2f}" for name, score in shown.items()),
         )
         for row in range(len(candidates))
     ]

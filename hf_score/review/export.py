@@ -12,6 +12,7 @@ from ..errors import HFScoreError
 from ..files import write_text
 from ..report._templates import environment
 from .describe import asset, describe_decisions, describe_table
+from .layout import lay_out
 from .pictures import KINDS, encode, picture
 from .store import DecisionStore
 from .table import CandidateTable
@@ -36,7 +37,7 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
     Raises:
         HFScoreError: as `CandidateTable.open` and `DecisionStore`, or the file cannot be written.
     """
-    table = CandidateTable.open(run)
+    table = lay_out(CandidateTable.open(run))
     store = DecisionStore(run, table)
     data = describe_table(table, limit=limit)
     selection = store.selection

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import HFScoreError
 from .describe import asset, describe_decisions, describe_table
+from .layout import lay_out
 from .pictures import KINDS, encode, picture
 from .store import DecisionStore
 from .table import CandidateTable
@@ -81,7 +82,7 @@ def build_app(run: str | Path) -> Any:
     Raises:
         HFScoreError: as `serve`.
     """
-    table = CandidateTable.open(run)
+    table = lay_out(CandidateTable.open(run))
     stores: dict[str, DecisionStore] = {}
     DecisionStore(run, table)  # refuses a selection of another model before anything is shown
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read on import

@@ -30,7 +30,7 @@ class Group:
         cluster: its id; -1 for the candidates of the class that are in no cluster.
         label: class.
         rows: places in the table, in its order.
-        typical: the same places, from the middle of the cluster outwards.
+        typical: the same places, those nearest to the middle of the cluster first.
         suspicion: how much speaks for a shortcut, in [0, 1]; None where it was not measured.
         evidence: what the suspicion was made of, name to value.
         neurons: dicts of `neuron`, `share` and `rows`, the places where the neuron is most active.
@@ -52,10 +52,10 @@ class CandidateTable:
     Attributes:
         run: the run folder.
         idx, labels, logits, masked_margins, clusters: (n,), see `hf_score.detection.Candidates`.
-        embedding: (n, 2) float32, NaN where there is none.
+        embedding: (n, 2) float32, NaN before `lay_out`.
         groups: most suspicious first, then by size; those without a cluster last.
         class_names, layer, dataset_fingerprint, model_fingerprint: what the candidates were made from.
-        neuron_embedding: columns `neuron`, `x`, `y`, `cluster`, or None.
+        neuron_embedding: columns `neuron`, `x`, `y`, `cluster`, or None before `lay_out`.
         key: changes when the candidates do, so that a browser keeps no picture of others.
     """
 
@@ -102,7 +102,8 @@ class CandidateTable:
                 raise SelectionError(f"{folder} is empty, so there is nothing to judge: scan with more candidates.")
             table = Dataset.load_from_disk(str(folder))
             clusters = _column(table, "cluster", np.full(len(table), -1))
-            embedding = _points(table)
+            key = hashlib.sha256(content + str(about_file.stat().st_mtime_ns).encode()).hexdigest()[:12]
+            embedding, neurons = _maps_of(run, key, len(table))
             labels = _column(table, "labels")
             return cls(
                 run=run,
@@ -112,13 +113,13 @@ class CandidateTable:
                 masked_margins=_column(table, "masked_margins"),
                 clusters=clusters,
                 embedding=embedding,
-                groups=_groups(clusters, labels, embedding, about.get("clusters") or []),
+                groups=_groups(clusters, labels, about.get("clusters") or []),
                 class_names=[str(name) for name in about["class_names"]],
                 layer=str(about["layer"]),
                 dataset_fingerprint=about["dataset_fingerprint"],
                 model_fingerprint=about["model_fingerprint"],
-                neuron_embedding=about.get("neuron_embedding"),
-                key=hashlib.sha256(content + str(about_file.stat().st_mtime_ns).encode()).hexdigest()[:12],
+                neuron_embedding=neurons,
+                key=key,
                 _images=_undecoded(table),
                 _maps=table.select_columns(["heatmaps", "masks"]).with_format("numpy"),
             )
@@ -164,13 +165,16 @@ def _column(table: Dataset, name: str, missing: np.ndarray | None = None) -> np.
     return np.asarray(table.data.column(name).to_numpy())
 
 
-def _points(table: Dataset) -> np.ndarray:
-    points = np.full((len(table), 2), np.nan, np.float32)
-    if "embedding" in table.column_names:
-        for row, point in enumerate(table.data.column("embedding").to_pylist()):
-            if point is not None and len(point) == 2:
-                points[row] = point
-    return points
+def _maps_of(run: Path, key: str, count: int) -> tuple[np.ndarray, dict[str, list[Any]] | None]:
+    """The maps of these candidates, (count, 2) and the neurons' columns; NaN and None where there are none yet."""
+    nowhere = np.full((count, 2), np.nan, np.float32)
+    try:
+        content = json.loads((run / "map.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return nowhere, None
+    if content.get("key") != key or len(content["candidates"]) != count:
+        return nowhere, None
+    return np.asarray(content["candidates"], np.float32), content["neurons"]
 
 
 def _undecoded(table: Dataset) -> Dataset | None:
@@ -179,9 +183,7 @@ def _undecoded(table: Dataset) -> Dataset | None:
     return table.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
-def _groups(
-    clusters: np.ndarray, labels: np.ndarray, embedding: np.ndarray, about: list[dict[str, Any]]
-) -> list[Group]:
+def _groups(clusters: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[Group]:
     known = {int(one["cluster"]): one for one in about}
     # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
     keys, member = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)
@@ -190,15 +192,13 @@ def _groups(
         rows = np.flatnonzero(member.reshape(-1) == place)
         one = known.get(int(cluster), {}) if cluster >= 0 else {}
         suspicion = one.get("suspicion")
-        points = embedding[rows]
-        placed = np.isfinite(points).all(axis=1)
-        away = np.linalg.norm(points - np.median(points[placed], axis=0), axis=1) if placed.any() else ~placed
+        typical = [int(row) for row in one.get("typical") or [] if 0 <= row < len(labels)]
         groups.append(
             Group(
                 cluster=int(cluster),
                 label=int(label),
                 rows=rows.tolist(),
-                typical=rows[np.argsort(away, kind="stable")].tolist(),
+                typical=[*typical, *(row for row in rows.tolist() if row not in set(typical))],
                 suspicion=float(suspicion) if suspicion is not None and math.isfinite(suspicion) else None,
                 evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
                 neurons=[

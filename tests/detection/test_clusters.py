@@ -70,10 +70,12 @@ def test_a_cluster_is_described_by_what_its_candidates_share():
         dataset_fingerprint="d",
         model_fingerprint="m",
         layer="last",
+        evidence={"blue": 2.0 * direction},
     )
     other, common, square = describe_clusters(candidates)
     assert (square.label, square.size, square.class_share) == (1, 10, pytest.approx(1 / 3))
-    assert square.position == 1.0 and common.position < 0.5
-    assert square.sufficient == 1.0 and other.sufficient == 0.0
+    assert square.evidence["position"] == 1.0 and common.evidence["position"] < 0.5
+    assert square.evidence["masked_alone"] == 1.0 and other.evidence["masked_alone"] == 0.0
+    assert square.evidence["blue"] == pytest.approx(2.0) and square.suspicion > common.suspicion
     assert square.neurons[0].neuron == 1 and square.neurons[0].share > 0.5
     assert all(direction[row] == 1 for row in (*square.typical, *square.neurons[0].rows))
