@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 from search import EXTRA, Job
 from torch import Tensor
@@ -28,6 +26,7 @@ from torch import Tensor
 from hf_score.attribution import Explainer
 from hf_score.data import ImageCollator
 from hf_score.detection import Candidates, HostImages, SpuriousSamples, exchange_regions
+from hf_score.detection.clusters import cluster_candidates
 from hf_score.detection.decide import region_shares
 from hf_score.detection.proposals import hue_contrast, mean_by_cluster, suspicion, transfer
 from hf_score.files import write_json
@@ -52,7 +51,7 @@ def score_all(job: Job, candidates: Candidates) -> dict[str, np.ndarray]:
     hosts = HostImages(job.held_out, job.held_out.labels.tolist(), ImageCollator(None), seed=job.seed)
     images = job.train.pixel_values[torch.from_numpy(candidates.position)]
     moved = _moved_masks(candidates, job.seed)
-    clusters = _clusters(candidates)
+    clusters = cluster_candidates(candidates.labels, candidates.shortcut_relevance)
     evidence = {
         "transfer": transfer(candidates, model, job.train, hosts, num_hosts=NUM_HOSTS),
         "hue": hue_contrast(candidates, job.train),
@@ -180,27 +179,6 @@ def _low_level(image: Tensor, mask: np.ndarray) -> np.ndarray:
 # ---- Helpers ----
 
 
-def _clusters(candidates: Candidates) -> np.ndarray:
-    """(n,): per class, Ward's linkage of the directions of the shortcut relevance; 2 to 6, by silhouette."""
-    clusters = np.zeros(len(candidates), dtype=np.int64)
-    for label in np.unique(candidates.labels):
-        rows = np.flatnonzero(candidates.labels == label)
-        vectors = _unit(candidates.shortcut_relevance[rows]).astype(np.float64)
-        distances = squareform(pdist(vectors))
-        cuts = [fcluster(linkage(vectors, "ward"), k, "maxclust") for k in range(2, 7)]
-        clusters[rows] = clusters.max() + max(cuts, key=lambda cut: _silhouette(distances, cut))
-    return clusters
-
-
-def _silhouette(distances: np.ndarray, cut: np.ndarray) -> float:
-    members = (cut[:, None] == np.unique(cut)).astype(float)
-    sums, own = distances @ members, members.astype(bool)
-    inside = sums[own] / np.maximum(members.sum(0)[own.argmax(1)] - 1, 1)
-    nearest = np.where(own, np.inf, sums / members.sum(0)).min(1)
-    alone = members.sum(0)[own.argmax(1)] == 1
-    return float(np.where(alone, 0, (nearest - inside) / np.maximum(nearest, inside)).mean())
-
-
 def _moved_masks(candidates: Candidates, seed: int) -> Candidates:
     generator = np.random.default_rng(seed)
     steps = generator.integers(candidates.masks.shape[1], size=(len(candidates), 2))
@@ -226,7 +204,7 @@ def _of(candidates: Candidates, *names: str) -> list[np.ndarray]:
 
 def evaluate(job: Job, extra: dict) -> list[dict[str, Any]]:
     candidates = job.candidates(extra)
-    labels, clusters = candidates.labels, _clusters(candidates)
+    labels, clusters = candidates.labels, cluster_candidates(candidates.labels, candidates.shortcut_relevance)
     shares = region_shares(candidates, job.regions("train", candidates.idx))
     rows = []
     for name, scores in score_all(job, candidates).items():
