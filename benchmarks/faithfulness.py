@@ -72,8 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", default=",".join(WEIGHTS))
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -133,6 +133,7 @@ def plot(rows: list[dict], setting: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(row["model"] for row in rows))
+    colours = {kind: f"C{i}" for i, kind in enumerate(dict.fromkeys(row["map"] for row in rows))}
     figure, axes = plt.subplots(2, len(models), figsize=(4 * len(models), 6), layout="constrained", sharey="row")
     axes = np.asarray(axes).reshape(2, -1)
     for column, model in enumerate(models):
@@ -140,7 +141,8 @@ def plot(rows: list[dict], setting: str, path: Path) -> None:
             axis = axes[line, column]
             for row in (r for r in rows if r["model"] == model):
                 curve = row[f"{order}_curve"]
-                axis.plot(np.linspace(0, 1, len(curve)), curve, label=row["map"], lw=2 if "LRP" in row["map"] else 1)
+                kind, width = row["map"], 2 if "LRP" in row["map"] else 1
+                axis.plot(np.linspace(0, 1, len(curve)), curve, label=kind, color=colours[kind], lw=width)
             axis.set(title=f"{model}: {order}", xlabel="share of the image flipped")
             axis.spines[["top", "right"]].set_visible(False)
         axes[0, column].legend(frameon=False, fontsize=7)

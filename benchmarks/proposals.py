@@ -26,7 +26,6 @@ from torch import Tensor
 from hf_score.attribution import Explainer
 from hf_score.data import ImageCollator
 from hf_score.detection import Candidates, HostImages, SpuriousSamples, exchange_regions
-from hf_score.detection.clusters import cluster_candidates
 from hf_score.detection.decide import region_shares
 from hf_score.detection.proposals import hue_contrast, mean_by_cluster, suspicion, transfer
 from hf_score.files import write_json
@@ -51,14 +50,13 @@ def score_all(job: Job, candidates: Candidates) -> dict[str, np.ndarray]:
     hosts = HostImages(job.held_out, job.held_out.labels.tolist(), ImageCollator(None), seed=job.seed)
     images = job.train.pixel_values[torch.from_numpy(candidates.position)]
     moved = _moved_masks(candidates, job.seed)
-    clusters = cluster_candidates(candidates.labels, candidates.shortcut_relevance)
     evidence = {
         "transfer": transfer(candidates, model, job.train, hosts, num_hosts=NUM_HOSTS),
         "hue": hue_contrast(candidates, job.train),
     }
     control = transfer(moved, model, job.train, hosts, num_hosts=NUM_HOSTS)
-    early_inside, early_outside = _low_level_probe(candidates, job, images, clusters)
-    position, colour = _consistency(candidates, images, clusters)
+    early_inside, early_outside = _low_level_probe(candidates, job, images)
+    position, colour = _consistency(candidates, images)
     flips, removal = _flips_and_removal(model, candidates, images, hosts)
     return {
         "suspicion (transfer, hue)": suspicion(evidence),
@@ -118,7 +116,7 @@ def _misclassified(model: Any, candidates: Candidates, job: Job) -> np.ndarray:
     return scores
 
 
-def _consistency(candidates: Candidates, images: Tensor, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _consistency(candidates: Candidates, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Overlap with the other masks of the cluster above chance; nearness of the colour to the cluster's mean, in units
     of how much whole images differ in colour."""
     masks, n = candidates.masks, len(candidates)
@@ -126,8 +124,8 @@ def _consistency(candidates: Candidates, images: Tensor, clusters: np.ndarray) -
     whole = images.mean(dim=(2, 3)).numpy()
     spread = np.linalg.norm(whole - whole.mean(0), axis=1).mean()
     position, colour = np.zeros(n), np.zeros(n)
-    for cluster in np.unique(clusters):
-        rows = np.flatnonzero(clusters == cluster)
+    for cluster in np.unique(candidates.cluster):
+        rows = np.flatnonzero(candidates.cluster == cluster)
         mean = masks[rows].mean(0)
         position[rows] = [(mean * masks[i]).sum() / max(1, masks[i].sum()) - masks[i].mean() for i in rows]
         colour[rows] = -np.linalg.norm(colours[rows] - colours[rows].mean(0), axis=1) / spread
@@ -145,13 +143,13 @@ def _rare_colour(candidates: Candidates, job: Job, images: Tensor) -> np.ndarray
     return np.sqrt(scores)
 
 
-def _low_level_probe(candidates: Candidates, job: Job, images: Tensor, clusters: np.ndarray) -> list[np.ndarray]:
+def _low_level_probe(candidates: Candidates, job: Job, images: Tensor) -> list[np.ndarray]:
     """Leave-one-out output of a ridge regression, cluster against other classes (same masks, held-out images), on
     low-level features inside the mask, and outside it."""
     inside, outside = np.zeros(len(candidates)), np.zeros(len(candidates))
     generator = np.random.default_rng(job.seed)
-    for cluster in np.unique(clusters):
-        rows = np.flatnonzero(clusters == cluster)
+    for cluster in np.unique(candidates.cluster):
+        rows = np.flatnonzero(candidates.cluster == cluster)
         others = np.flatnonzero(job.held_out.labels.numpy() != candidates.labels[rows[0]])
         against = job.held_out.pixel_values[generator.choice(others, size=len(rows))]
         for scores, invert in ((inside, False), (outside, True)):
@@ -204,7 +202,7 @@ def _of(candidates: Candidates, *names: str) -> list[np.ndarray]:
 
 def evaluate(job: Job, extra: dict) -> list[dict[str, Any]]:
     candidates = job.candidates(extra)
-    labels, clusters = candidates.labels, cluster_candidates(candidates.labels, candidates.shortcut_relevance)
+    labels, clusters = candidates.labels, candidates.cluster
     shares = region_shares(candidates, job.regions("train", candidates.idx))
     rows = []
     for name, scores in score_all(job, candidates).items():

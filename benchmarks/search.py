@@ -114,7 +114,7 @@ class Job:
     # ---- Samples ----
 
     def candidates(self, extra: dict) -> Candidates:
-        folder = self.folder / f"candidates-{extra['mask_share']:g}-{extra['mask_area']:g}"
+        folder = self.folder / f"candidates2-{extra['mask_share']:g}-{extra['mask_area']:g}"
         if not (folder / "candidates.json").is_file():
             find_candidates(self.start(), self.train, **self._explaining(extra)).save(folder)
         return Candidates.load(folder)

@@ -21,11 +21,12 @@ USAGE = """usage: hf-score STEP [options]
   train     fine-tune with the SCORE penalty
   evaluate  measure every trained model, by group where groups are known
   report    write the page again from results.json
+  review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
   families  list the models that can be explained, and how
 
-All but push and families take the options of run, --output_dir is the run folder. A step runs the steps before it
-where needed.
+All but review, push and families take the options of run, --output_dir is the run folder. A step runs the steps
+before it where needed.
 """
 
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": lambda rest: _step(rest, "train"),
         "evaluate": lambda rest: _step(rest, "evaluate"),
         "report": lambda rest: _step(rest, "report"),
+        "review": _review,
         "push": _push,
         "families": _families,
     }
@@ -120,3 +122,22 @@ def _push(words: list[str]) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     options = parser.parse_args(words)
     print(push_run(options.run, options.repo_id, private=options.private))
+
+
+def _review(words: list[str]) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="hf-score review", description="Judge a run's candidates in the browser.")
+    parser.add_argument("run", type=Path, help="run folder that has been scanned")
+    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1; 0 takes a free one (default: 7860)")
+    parser.add_argument("--no_browser", action="store_true", help="only print the address")
+    parser.add_argument("--export", type=Path, metavar="FILE.html", help="write one offline page instead of serving")
+    options = parser.parse_args(words)
+    if options.export:
+        from .review import export_page
+
+        print(export_page(options.run, options.export))
+        return
+    from .review.page import serve
+
+    serve(options.run, port=options.port, browser=not options.no_browser)

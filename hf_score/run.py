@@ -98,6 +98,7 @@ class RunArguments:
     )
     invert_masks: bool = field(default=False, metadata={"help": "The masks mark the object, not the shortcut."})
     drop_minority: bool = field(default=False, metadata={"help": "Drop training rows with minority = 1."})
+    strict: bool = field(default=False, metadata={"help": "Stop at a training image that cannot be read."})
     class_names: str | None = field(default=None, metadata={"help": "Comma-separated names of the classes 0, 1, ..."})
     held_out: float = field(default=0.15, metadata={"help": "Share of the training set kept for label-free choices."})
     erm_epochs: float = field(default=5.0, metadata={"help": "Epochs of fine-tuning a model without a head for this."})
@@ -156,6 +157,7 @@ class Run:
             masks=a.masks,
             invert_masks=a.invert_masks,
             drop_minority=a.drop_minority,
+            strict=a.strict,
         )
 
     @cached_property
@@ -248,14 +250,18 @@ class Run:
                 self.train_view,
                 dataset_fingerprint=self.data.fingerprint,
                 processor=self.processor,
+                images=self.data.train,
                 layer=self.config.score_layer,
                 num_candidates=self.arguments.num_candidates,
                 mask_share=self.arguments.mask_share,
                 mask_area=self.arguments.mask_area,
                 batch_size=self.config.per_device_eval_batch_size,
+                folder=self.folder / "scan",
+                num_workers=self.config.dataloader_num_workers,
             )
             if self.state.is_main_process:
                 candidates.save(folder)
+                shutil.rmtree(self.folder / "scan", ignore_errors=True)
                 self._contact_sheets(candidates, None)
             self.state.wait_for_everyone()
         return Candidates.load(folder)

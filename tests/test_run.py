@@ -140,7 +140,7 @@ def bad(name: str, folder: Path) -> tuple[list[str], str]:
     if name == "truncated image":
         image = data / "train" / "3.png"
         image.write_bytes(image.read_bytes()[:200])
-        return ["--dataset", str(data)], "3.png"
+        return ["--dataset", str(data), "--strict"], "3.png"
     assert name == "one class"
     return ["--dataset", str(data)], "one class"
 

@@ -34,8 +34,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from zennit.rules import Gamma
 
-from hf_score.attribution.rules import AppliedLayer, Rule, gamma_rule, linearised
+from hf_score.attribution.rules import AppliedLayer, Rule, linearised
 from hf_score.errors import UnsupportedArchitectureError
 
 __all__ = ["LRP"]
@@ -70,7 +71,9 @@ class LRP(TorchFunctionMode):
         super().__init__()
         self.rules = rules or {}
         self.constant_attention = constant_attention
-        self.gamma = {"linear": linear_gamma, "conv1d": convolution_gamma, "conv2d": convolution_gamma}
+        gamma = {"linear": linear_gamma, "conv1d": convolution_gamma, "conv2d": convolution_gamma}
+        # The γ rule divides by nothing smaller than the output itself, so it needs no stabiliser that would show.
+        self.default = {name: Gamma(gamma=value, stabilizer=1e-12) for name, value in gamma.items() if value}
         self._rule: Rule | None = None
         self.start(0)
 
@@ -110,7 +113,10 @@ class LRP(TorchFunctionMode):
         """Account for a bias's relevance, bias · gradient, summed for each image or for each of an image's windows."""
         if gradient.ndim > 2:
             gradient = gradient.flatten(1, -2).sum(1) if channels_last else gradient.flatten(2).sum(2)
-        relevance = gradient @ bias.flatten()
+        self.absorb_relevance(gradient @ bias.flatten())
+
+    def absorb_relevance(self, relevance: Tensor) -> None:
+        """Account for relevance that a bias took, one value for each image or for each of an image's windows."""
         if self.batch_size and relevance.numel() % self.batch_size == 0:
             relevance = relevance.reshape(self.batch_size, -1).sum(1)
             before = self.absorbed_by_biases
@@ -131,16 +137,13 @@ class LRP(TorchFunctionMode):
 def _linear(
     mode: LRP, func: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
 ) -> Tensor:
-    rule, mode._rule = mode._rule, None
+    rule, mode._rule = mode._rule or mode.default.get(func.__name__), None
     if rule is not None:
         value = func(input.detach(), weight, bias, *args, **kwargs)
         input, pad = getattr(input, "_lrp_padded", (input, None))
         return AppliedLayer(mode, rule, func, input, weight, bias, args, kwargs, pad).apply(value)
     if not is_activation(input):
         return func(input, weight, bias, *args, **kwargs)
-    gamma = mode.gamma[func.__name__]
-    if gamma:
-        return gamma_rule(gamma, func, input, weight, bias, *args, **kwargs)
     output = func(input, weight, bias, *args, **kwargs)
     return mode.tap(output, bias, channels_last=func.__name__ == "linear")
 

@@ -24,7 +24,7 @@ from hf_score.errors import UnsupportedArchitectureError
 if TYPE_CHECKING:
     from hf_score.attribution.lrp import LRP
 
-__all__ = ["AppliedLayer", "Rule", "gamma_rule", "linearised"]
+__all__ = ["AppliedLayer", "Rule", "linearised"]
 
 Rule: TypeAlias = BasicHook
 
@@ -113,6 +113,8 @@ class AppliedLayer:
                 outputs.append(of_output(self(inputs[-1], *modified)))
             gradients = torch.autograd.grad(outputs, inputs, rule.gradient_mapper(relevance, outputs))
         below = rule.reducer([i.detach() for i in inputs], gradients)
+        if self.bias is not None:
+            self.mode.absorb_relevance(relevance.flatten(1).sum(1) - below.flatten(1).sum(1))
         if isinstance(rule, _FIRST_LAYER):
             return below
         return torch.where(x == 0, 0, below / x)
@@ -146,35 +148,6 @@ def _plain_epsilon(rule: Rule) -> float | None:
     if isinstance(stabilizer, Stabilizer) and not stabilizer.clip and not stabilizer.norm_scale:
         return float(stabilizer.epsilon)
     return None
-
-
-def gamma_rule(
-    gamma: float,
-    func: Callable[..., Tensor],
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *args: Any,
-    **kwargs: Any,
-) -> Tensor:
-    """The γ rule for inputs of any sign (Andéol et al., NeurIPS 2021; zennit's `Gamma`).
-
-    With contributions c_ij = x_i w_ji and z_j = Σ_i c_ij + b_j, R_i = Σ_j R_j (c_ij + γ c_ij*) / (z_j + γ z_j*), where
-    the star keeps what has the sign of z_j.
-    """
-    output = func(input, weight, bias, *args, **kwargs)
-
-    def of_sign(sign: int) -> Tensor:
-        above, below = {"min": 0}, {"max": 0}
-        of_bias = None if bias is None else bias.clamp(**(above if sign > 0 else below))
-        same, other = (above, below) if sign > 0 else (below, above)
-        return func(input.clamp(**above), weight.clamp(**same), of_bias, *args, **kwargs) + func(
-            input.clamp(**below), weight.clamp(**other), None, *args, **kwargs
-        )
-
-    surrogate = output + gamma * torch.where(output > 0, of_sign(+1), of_sign(-1))
-    slope = torch.where(surrogate == 0, 0, output / surrogate).detach()
-    return linearised(surrogate, value=output, slope=slope)
 
 
 class _Derivative(torch.autograd.Function):

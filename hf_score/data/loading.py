@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from hf_score.data.benchmarks import Benchmark, find_benchmark, list_benchmarks
 from hf_score.data.pixels import to_rgb
 from hf_score.data.regions import Regions, find_masks
 from hf_score.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["ImageData", "dataset_fingerprint", "load_data"]
 
@@ -54,6 +57,8 @@ class ImageData:
     fingerprint: str
     licence: str | None = None
     source: str | None = None
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """`idx` and reason of the training images that were left out because they cannot be read."""
     _regions: dict[str, Regions] = field(default_factory=dict, repr=False)
 
     @property
@@ -80,6 +85,7 @@ def load_data(
     drop_minority: bool = False,
     num_train: int | None = None,
     verify: bool = True,
+    strict: bool = False,
     revision: str | None = None,
 ) -> ImageData:
     """Load and check a data set.
@@ -104,7 +110,9 @@ def load_data(
         invert_masks: The masks show the object, and the region is the rest.
         drop_minority: Leave out the training rows with `minority` = 1.
         num_train: Keep only about so many training images, drawn per class.
-        verify: Decode every image once, so that a broken file is found now.
+        verify: Decode every image once, so that a broken file is found now. Training images that cannot be read are
+            listed in `ImageData.unreadable` and left out; in the other splits they are errors.
+        strict: Make them errors in the training split too.
         revision: Revision of a Hub data set.
 
     Raises:
@@ -126,23 +134,6 @@ def load_data(
     labels, names = _labels(splits, label_column, class_names, name)
     groups, group_names = _groups(splits, labels, names, group_column, spurious_column, spurious_names, name)
 
-    keep = np.arange(len(splits["train"]))
-    if drop_minority:
-        if "minority" not in splits["train"].column_names:
-            raise DataError(
-                f"'{name}' has no column 'minority' to drop training rows by; load it without that option."
-            )
-        keep = keep[np.asarray(splits["train"]["minority"]) == 0]
-    rng = np.random.default_rng(seed)
-    if num_train is not None and num_train < len(keep):
-        keep = _stratified(keep, labels["train"], num_train / len(keep), rng)
-    set_aside = _stratified(keep, labels["train"], held_out, rng)
-    train_rows = np.setdiff1d(keep, set_aside)
-    counts = np.bincount(labels["train"][train_rows], minlength=len(names))
-    if (counts == 0).any():
-        lacking = names[int(np.argmin(counts))]
-        raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
-
     regions = {}
     if masks is not None:
         regions = {
@@ -154,9 +145,30 @@ def load_data(
                 f"None of the masks in '{masks}' belongs to a training image of '{name}'; see `load_data` for the "
                 "file names it looks for, or give a pattern."
             )
+    unreadable: dict[int, str] = {}
     if verify:
         for split, rows in splits.items():
-            _verify(rows, split, regions.get(split))
+            skip = unreadable if split == "train" and not strict else None
+            _verify(rows, split, regions.get(split), skip)
+    if unreadable:
+        logger.warning(f"{len(unreadable)} training images are left out; the first: {next(iter(unreadable.values()))}")
+
+    keep = np.setdiff1d(np.arange(len(splits["train"])), list(unreadable))
+    if drop_minority:
+        if "minority" not in splits["train"].column_names:
+            raise DataError(
+                f"'{name}' has no column 'minority' to drop training rows by; load it without that option."
+            )
+        keep = keep[np.asarray(splits["train"]["minority"])[keep] == 0]
+    rng = np.random.default_rng(seed)
+    if num_train is not None and num_train < len(keep):
+        keep = _stratified(keep, labels["train"], num_train / len(keep), rng)
+    set_aside = _stratified(keep, labels["train"], held_out, rng)
+    train_rows = np.setdiff1d(keep, set_aside)
+    counts = np.bincount(labels["train"][train_rows], minlength=len(names))
+    if (counts == 0).any():
+        lacking = names[int(np.argmin(counts))]
+        raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
 
     train_groups = groups.pop("train", None)
     views = {split: _view(rows, labels[split], names, groups.get(split)) for split, rows in splits.items()}
@@ -172,6 +184,7 @@ def load_data(
         if train_groups is None or group_names is None
         else np.bincount(train_groups[keep], minlength=len(group_names)).tolist(),
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
+        unreadable=unreadable,
         licence=benchmark.licence if benchmark else None,
         source=source,
         _regions=regions,
@@ -399,29 +412,46 @@ def _view(rows: Dataset, labels: np.ndarray, class_names: list[str], groups: np.
     )
 
 
-def _verify(rows: Dataset, split: str, regions: Regions | None) -> None:
-    """Decode every image, and every mask, once."""
+def _verify(rows: Dataset, split: str, regions: Regions | None, skip: dict[int, str] | None) -> None:
+    """Decode every image, and every mask, once; an image that cannot be read goes to `skip`, if that is given."""
 
-    def check(i: int, image: dict[str, Any] | None) -> None:
+    def size_of(i: int, image: dict[str, Any] | None) -> tuple[int, int]:
         if image is None:
             raise DataError(f"Row {i} of split '{split}' has no image; remove it.")
-        where = image["path"] or f"in row {i} of split '{split}'"
         try:
             with PILImage.open(io.BytesIO(_encoded(image))) as file:
-                size = to_rgb(file).size
+                return to_rgb(file).size
         except Exception as error:  # decoders raise whatever they like on a broken file
-            raise DataError(f"Cannot read the image {where} ({first_line(error)}); replace or remove it.") from error
+            raise DataError(
+                f"Cannot read the image {_where(i, image)} ({first_line(error)}); replace or remove it."
+            ) from error
+
+    def _where(i: int, image: dict[str, Any]) -> str:
+        return image["path"] or f"in row {i} of split '{split}'"
+
+    def check(i: int, image: dict[str, Any] | None) -> tuple[int, str] | None:
+        try:
+            size = size_of(i, image)
+        except DataError as error:
+            if skip is None:
+                raise
+            return i, str(error)
         mask = regions(i) if regions is not None else None
         if mask is not None and mask.size != size:
+            assert image is not None
+            where = _where(i, image)
             raise DataError(
                 f"The mask of the image {where} has the size {mask.size}, the image {size}; make them equal."
             )
+        return None
 
     images = rows.select_columns(["image"])
     with ThreadPoolExecutor() as pool, tqdm(total=len(rows), desc=f"Checking {split} images", leave=False) as bar:
         for start in range(0, len(rows), 512):  # in portions, so that memory stays small
             portion = images[start : start + 512]["image"]
-            for _ in pool.map(check, range(start, start + len(portion)), portion):
+            for broken in pool.map(check, range(start, start + len(portion)), portion):
+                if broken is not None and skip is not None:
+                    skip.update([broken])
                 bar.update()
 
 

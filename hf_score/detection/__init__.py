@@ -1,23 +1,31 @@
 """Finding spurious-positive samples: scan, masks, candidates, and the decision about them as a file."""
 
 from .candidates import Candidates, find_candidates
+from .clusters import Cluster, ClusterNeuron, cluster_candidates, describe_clusters
 from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_by_proposal
 from .masks import relevance_mask
 from .samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
-from .scan import scan
+from .scan import ScanHit, ScanResult, UnreadableImage, scan
 from .selection import Decision, Selection
 
 __all__ = [
     "Candidates",
+    "Cluster",
+    "ClusterNeuron",
     "Decision",
     "ExchangedRegions",
     "HostImages",
+    "ScanHit",
+    "ScanResult",
     "Selection",
     "SpuriousSamples",
+    "UnreadableImage",
+    "cluster_candidates",
     "decide_at_random",
     "decide_by_file",
     "decide_by_oracle",
     "decide_by_proposal",
+    "describe_clusters",
     "exchange_regions",
     "find_candidates",
     "relevance_mask",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Array2D, Dataset, Features, Value
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Array2D, Dataset, Features, Image, Value
 from datasets import Sequence as SequenceFeature
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -20,14 +23,17 @@ from ..attribution import Explainer, find_layer
 from ..data import ImageCollator
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
+from .clusters import cluster_candidates
 from .masks import relevance_mask
 from .samples import SpuriousSamples
-from .scan import ScanHit, batch_label, scan
+from .scan import ScanHit, UnreadableImage, decoded, encoded_image, fetch, scan
 from .selection import Decision, Selection
 
 __all__ = ["Candidates", "explain_hits", "find_candidates", "model_fingerprint"]
 
-SCHEMA = "hf-score/candidates/1"
+logger = logging.getLogger(__name__)
+
+SCHEMA = "hf-score/candidates/2"
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,10 @@ class Candidates:
         heatmaps: (n, H, W) float32, relevance at the pixels, channels summed.
         masks: (n, H, W) bool.
         shortcut_relevance: (n, C) float32, ReLU of the masked image's probe-layer relevance, summed over positions.
-        dataset_fingerprint, model_fingerprint, layer: what they were made from.
+        cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
+        images: the n original images, or None where the data set has only tensors.
+        dataset_fingerprint, model_fingerprint, layer, class_names: what they were made from.
+        num_images, unreadable: how many images were scanned, and those of them that were skipped.
     """
 
     idx: np.ndarray
@@ -52,9 +61,14 @@ class Candidates:
     heatmaps: np.ndarray
     masks: np.ndarray
     shortcut_relevance: np.ndarray
+    cluster: np.ndarray
     dataset_fingerprint: str
     model_fingerprint: str
     layer: str
+    class_names: tuple[str, ...] = ()
+    num_images: int = 0
+    unreadable: tuple[UnreadableImage, ...] = ()
+    images: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -67,7 +81,8 @@ class Candidates:
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
         """The candidates at these places, in this order."""
         rows = np.asarray(chosen, dtype=np.int64)
-        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+        images = None if self.images is None else [self.images[int(row)] for row in rows]
+        return replace(self, images=images, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def samples(self, selection: Selection, dataset: Any, *, processor: Any = None) -> SpuriousSamples:
         """The spurious-positive ones among the candidates, as tensors for `SCORETrainer`.
@@ -87,7 +102,7 @@ class Candidates:
             raise SelectionError(f"the selection keeps sample {missing[0]}, which is not among the candidates.")
         rows = [place[d.idx] for d in selection.spurious]
         collator = ImageCollator(processor)
-        items = [dataset[int(self.position[row])] for row in rows]
+        items = [{**decoded(item), "label": 0} for item in fetch(dataset, self.position[rows].tolist())]
         return SpuriousSamples(
             pixel_values=collator(items)["pixel_values"] if items else torch.empty(0, 3, *self.masks.shape[1:]),
             masks=torch.from_numpy(self.masks[rows]),
@@ -107,11 +122,15 @@ class Candidates:
             heatmaps=Array2D((height, width), "float32"),
             masks=Array2D((height, width), "bool"),
             shortcut_relevance=SequenceFeature(Value("float32")),
+            cluster=Value("int64"),
+            image=Image(),
         )
         columns = {name: list(getattr(self, name)) for name in _ARRAYS}
+        columns["image"] = [None] * len(self) if self.images is None else list(self.images)
         with atomic_folder(folder) as temporary:
             Dataset.from_dict(columns, features=features).save_to_disk(temporary)
             fields = {name: getattr(self, name) for name in _FIELDS}
+            fields["unreadable"] = [asdict(bad) for bad in self.unreadable]
             write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
         return Path(folder)
 
@@ -130,12 +149,25 @@ class Candidates:
             table = Dataset.load_from_disk(str(folder)).with_format("numpy")
         except (OSError, ValueError) as error:
             raise SelectionError(f"{folder} holds no candidates ({error}): run the scan again.") from None
-        arrays = {name: np.asarray(table[name][:]) for name in _ARRAYS}
-        return cls(**arrays, **{name: about[name] for name in _FIELDS})  # type: ignore[arg-type]
+        arrays: dict[str, Any] = {name: np.asarray(table[name][:]) for name in _ARRAYS}
+        fields: dict[str, Any] = {name: about[name] for name in _FIELDS}
+        fields["class_names"] = tuple(fields["class_names"])
+        fields["unreadable"] = tuple(UnreadableImage(**bad) for bad in fields["unreadable"])
+        return cls(**arrays, **fields, images=table.with_format(None)["image"])
 
 
-_ARRAYS = ("idx", "position", "labels", "logits", "masked_margins", "heatmaps", "masks", "shortcut_relevance")
-_FIELDS = ("dataset_fingerprint", "model_fingerprint", "layer")
+_ARRAYS = (
+    "idx",
+    "position",
+    "labels",
+    "logits",
+    "masked_margins",
+    "heatmaps",
+    "masks",
+    "shortcut_relevance",
+    "cluster",
+)
+_FIELDS = ("dataset_fingerprint", "model_fingerprint", "layer", "class_names", "num_images", "unreadable")
 
 
 def find_candidates(
@@ -144,36 +176,60 @@ def find_candidates(
     *,
     dataset_fingerprint: str,
     processor: Any = None,
+    images: Any = None,
     layer: str = "last",
     num_candidates: int = 100,
     mask_share: float = 0.95,
     mask_area: float = 0.2,
     batch_size: int = 32,
+    strict: bool = False,
+    folder: str | Path | None = None,
+    num_workers: int = 0,
 ) -> Candidates:
     """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
 
     Args:
         model: image classifier, left as it was.
-        dataset: the label-free training view.
+        dataset: the label-free training view, or any other data set that `scan` takes.
         dataset_fingerprint: of the data set, written into the candidates.
         processor: image processor, where items carry images.
+        images: the same data set as images, where `dataset` is one of tensors: for a person to look at.
         layer: probe layer of the shortcut relevance.
         num_candidates: per class.
         mask_share, mask_area: see `relevance_mask`.
         batch_size: images per forward pass.
+        strict, folder, num_workers: see `scan`.
     """
-    hits = scan(model, dataset, processor=processor, num_candidates=num_candidates, batch_size=batch_size)
-    return explain_hits(
+    found = scan(
         model,
         dataset,
-        [hit for of_class in hits.values() for hit in of_class],
+        processor=processor,
+        num_candidates=num_candidates,
+        batch_size=batch_size,
+        strict=strict,
+        folder=folder,
+        fingerprint=f"{dataset_fingerprint} {model_fingerprint(model)}",
+        num_workers=num_workers,
+    )
+    if found.unreadable:
+        first = found.unreadable[0]
+        logger.warning(
+            f"{len(found.unreadable)} of {found.num_images} images could not be read and were skipped, "
+            f"the first is {first.idx} ({first.reason})"
+        )
+    candidates = explain_hits(
+        model,
+        dataset,
+        [hit for of_class in found.hits.values() for hit in of_class],
         dataset_fingerprint=dataset_fingerprint,
         processor=processor,
+        images=images,
         layer=layer,
         mask_share=mask_share,
         mask_area=mask_area,
         batch_size=batch_size,
     )
+    return replace(candidates, num_images=found.num_images, unreadable=tuple(found.unreadable))
 
 
 def explain_hits(
@@ -183,50 +239,70 @@ def explain_hits(
     *,
     dataset_fingerprint: str,
     processor: Any = None,
+    images: Any = None,
     layer: str = "last",
     mask_share: float = 0.95,
     mask_area: float = 0.2,
     batch_size: int = 32,
 ) -> Candidates:
-    """Explain and mask these images of the data set; arguments as for `find_candidates`."""
+    """Explain and mask these images of the data set, shared out over processes; arguments as for `find_candidates`.
+
+    Raises:
+        SelectionError: there are no hits.
+    """
+    if not hits:
+        raise SelectionError("the scan has found no image: check the data set and the classes to keep.")
+    state = PartialState()
     device = next(model.parameters()).device
     collator = ImageCollator(processor)
     probe = find_layer(model, layer)
-    heatmaps: list[Tensor] = []
-    masks: list[Tensor] = []
-    margins: list[Tensor] = []
-    shortcut: list[Tensor] = []
-    logits: list[Tensor] = []
     parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
+    own: list[tuple[int, dict[str, Tensor]]] = []
     with Explainer(model, batch_size=batch_size) as explainer:
-        for part in tqdm(parts, desc="Explain", unit="batch", leave=False):
-            items = [dataset[hit.position] for hit in part]
+        numbers = range(state.process_index, len(parts), state.num_processes)
+        for number in tqdm(numbers, desc="Explain", unit="batch", leave=False, disable=not state.is_main_process):
+            part = parts[number]
+            items = [{**decoded(item), "label": 0} for item in fetch(dataset, [hit.position for hit in part])]
             pixel_values = collator(items)["pixel_values"].to(device)
-            targets = torch.tensor([batch_label(item) for item in items], device=device)
+            targets = torch.tensor([hit.label for hit in part], device=device)
             original = explainer.explain(pixel_values, targets)
             assert original.relevance is not None
             mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
             masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
             assert masked.layer_relevance is not None
             others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
-            heatmaps.append(original.relevance.float().cpu())
-            masks.append(mask.cpu())
-            logits.append(original.logits.gather(1, targets[:, None])[:, 0].float().cpu())
-            margins.append((masked.logits.gather(1, targets[:, None])[:, 0] - others).float().cpu())
-            shortcut.append(masked.layer_relevance.clamp(min=0).sum(dim=1).float().cpu())
+            found = {
+                "heatmaps": original.relevance.float(),
+                "masks": mask,
+                "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
+                "masked_margins": (masked.logits.gather(1, targets[:, None])[:, 0] - others).float(),
+                "shortcut_relevance": masked.layer_relevance.clamp(min=0).sum(dim=1).float(),
+            }
+            own.append((number, {name: value.cpu() for name, value in found.items()}))
+    explained = [arrays for _, arrays in sorted(gather_object(own), key=lambda part: part[0])]
+    arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
+    labels = np.array([hit.label for hit in hits], dtype=np.int64)
+    originals = [
+        encoded_image(item) for item in fetch(dataset if images is None else images, [h.position for h in hits])
+    ]
     return Candidates(
         idx=np.array([hit.idx for hit in hits], dtype=np.int64),
         position=np.array([hit.position for hit in hits], dtype=np.int64),
-        labels=np.array([hit.label for hit in hits], dtype=np.int64),
-        logits=torch.cat(logits).numpy(),
-        masked_margins=torch.cat(margins).numpy(),
-        heatmaps=torch.cat(heatmaps).numpy(),
-        masks=torch.cat(masks).numpy(),
-        shortcut_relevance=torch.cat(shortcut).numpy(),
+        labels=labels,
+        **arrays,
+        cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
+        images=None if None in originals else [{"bytes": content, "path": None} for content in originals],
         dataset_fingerprint=dataset_fingerprint,
         model_fingerprint=model_fingerprint(model),
         layer=probe.name,
+        class_names=_class_names(model, labels),
     )
+
+
+def _class_names(model: nn.Module, labels: np.ndarray) -> tuple[str, ...]:
+    named = getattr(getattr(model, "config", None), "id2label", None) or {}
+    count = max(len(named), int(labels.max()) + 1)
+    return tuple(str(named.get(label, f"class {label}")) for label in range(count))
 
 
 def model_fingerprint(model: nn.Module) -> str:

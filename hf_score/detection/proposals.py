@@ -17,6 +17,7 @@ from ..data import ImageCollator
 from ..penalty import margin
 from .candidates import Candidates
 from .samples import HostImages
+from .scan import decoded, fetch
 
 __all__ = ["hue_contrast", "mean_by_cluster", "suspicion", "transfer"]
 
@@ -119,7 +120,8 @@ def _batches(
     collator = ImageCollator(processor)
     for start in range(0, len(candidates), batch_size):
         rows = np.arange(start, min(start + batch_size, len(candidates)))
-        images = collator([dataset[int(position)] for position in candidates.position[rows]])["pixel_values"]
+        items = fetch(dataset, candidates.position[rows].tolist())
+        images = collator([{**decoded(item), "label": 0} for item in items])["pixel_values"]
         yield rows, images, torch.from_numpy(candidates.masks[rows]).to(images.device)
 
 

@@ -1,21 +1,40 @@
-"""The scan (METHOD step 1): one forward pass that keeps, per class, the images that activate its logit most."""
+"""The scan (METHOD step 1): one forward pass that keeps, per class, the images that activate its logit most.
+
+Work is cut into shards that do not depend on the number of processes, and a shard into the same batches always: so the
+same images meet in one forward pass, their logits are the same to the bit, and so are the candidates.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Subset
+from datasets import Image, IterableDataset
+from PIL import Image as PILImage
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data import ImageCollator
+from ..errors import DataError, SelectionError
+from ..files import write_json
 
-__all__ = ["ScanHit", "scan"]
+__all__ = ["ScanHit", "ScanResult", "UnreadableImage", "fetch", "scan"]
+
+SCHEMA = "hf-score/scan/1"
+#: Images of one shard of a data set that is no stream; a stream's shards are its files.
+SHARD_SIZE = 1024
+#: In a stream, the position of an image is that of its file times this, plus its place in the file.
+FILE = 2**32
 
 
 @dataclass(frozen=True, order=True)
@@ -28,6 +47,30 @@ class ScanHit:
     label: int
 
 
+@dataclass(frozen=True, order=True)
+class UnreadableImage:
+    """An image that was skipped, and why."""
+
+    position: int
+    idx: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What a scan has found, the same on every process.
+
+    Attributes:
+        hits: class id → its hits, the strongest first; equal logits in the order of the data set.
+        num_images: images seen, unreadable ones included.
+        unreadable: those that were skipped.
+    """
+
+    hits: dict[int, list[ScanHit]]
+    num_images: int
+    unreadable: list[UnreadableImage]
+
+
 def scan(
     model: torch.nn.Module,
     dataset: Any,
@@ -36,59 +79,286 @@ def scan(
     num_candidates: int = 100,
     batch_size: int = 32,
     classes: Sequence[int] | None = None,
-) -> dict[int, list[ScanHit]]:
+    strict: bool = False,
+    folder: str | Path | None = None,
+    fingerprint: str = "",
+    num_workers: int = 0,
+) -> ScanResult:
     """Per class, the `num_candidates` images of that class with the highest pre-softmax logit of it.
 
-    One forward pass, shared out over the processes of an `accelerate launch`; memory grows with classes times
-    candidates, not with the data set. Equal logits are ordered by position, so the result does not depend on the
-    number of processes. SCORE, arXiv 2605.13340, section "spurious-positive samples" (m = 100).
+    One forward pass, shared out over the processes of an `accelerate launch`, whose number does not change the result.
+    Memory grows with classes times candidates, not with the data set. SCORE, arXiv 2605.13340, section
+    "spurious-positive samples" (m = 100).
 
     Args:
-        model: classifier whose output has `.logits` (B, K); left as it was.
-        dataset: items with `idx`, `label`(s), and an image or `pixel_values` (3, H, W).
+        model: image classifier with logits (B, K), from `transformers` or `timm`; left as it was.
+        dataset: a `datasets.Dataset` or `IterableDataset` (a stream, shared out by its files) with a column of images,
+            or indexable items with `pixel_values` (3, H, W). `idx` is the stable id, by default the position. `label`
+            or `labels` is the class; where it is absent, None or negative, the class is the predicted one.
         processor: image processor, where items carry images.
+        num_candidates: images per class (m).
+        batch_size: images per forward pass.
         classes: class ids to keep; all by default.
+        strict: stop at an image that cannot be read, instead of listing it.
+        folder: where each process writes down what it has done after every shard. A scan that was interrupted goes on
+            from there, with any number of processes.
+        fingerprint: of the model and the data; a folder with another's work is refused.
+        num_workers: processes that load images.
 
-    Returns:
-        class id → hits, the strongest first. The same on every process.
+    Raises:
+        DataError: no images, or with `strict` one that cannot be read.
+        SelectionError: `folder` has the work of another scan.
     """
     state = PartialState()
-    collator = ImageCollator(processor)
+    source = _Source(dataset, batch_size)
+    settings = {"fingerprint": fingerprint, "num_candidates": num_candidates, "batch_size": batch_size}
+    settings |= {"shards": source.num_shards, "classes": None if classes is None else sorted(classes)}
+    progress = _Progress(settings, folder, state)
+    remaining = [shard for shard in range(source.num_shards) if shard not in progress.done]
+    own = remaining[state.process_index :: state.num_processes]
+    loader = DataLoader(source.batches(own, processor), batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]
     device = next(model.parameters()).device
-    hits: dict[int, list[tuple[float, int, int]]] = {}
     training = model.training
     model.eval()
     try:
-        with state.split_between_processes(list(range(len(dataset)))) as positions, torch.no_grad():
-            subset: Any = Subset(dataset, positions)
-            loader = DataLoader(subset, batch_size=batch_size, collate_fn=lambda items: (collator(items), items))
-            bar = tqdm(loader, desc="Scan", unit="batch", disable=not state.is_main_process, leave=False)
-            remaining = iter(positions)
-            for batch, items in bar:
-                logits = model(pixel_values=batch["pixel_values"].to(device)).logits.float().cpu()
-                for row, item, position in zip(logits, items, remaining, strict=False):
-                    label = int(batch_label(item))
-                    if classes is not None and label not in classes:
-                        continue
-                    kept = hits.setdefault(label, [])
-                    # A heap of (logit, -position): the smallest goes first, among equals the one that comes last.
-                    entry = (float(row[label]), -position, int(item["idx"]))
-                    if len(kept) < num_candidates:
-                        heapq.heappush(kept, entry)
-                    else:
-                        heapq.heappushpop(kept, entry)
+        with (
+            torch.inference_mode(),
+            tqdm(total=source.num_images(own), desc="Scan", unit="image", leave=False) as bar,
+        ):
+            bar.disable = bar.disable or not state.is_main_process
+            for batch in loader:
+                if strict and batch.unreadable:
+                    bad = batch.unreadable[0]
+                    raise DataError(
+                        f"image {bad.idx} cannot be read ({bad.reason}): repair it, or scan without strict."
+                    )
+                progress.skip(batch.unreadable)
+                if len(batch.positions):
+                    output = model(batch.pixel_values.to(device))
+                    progress.add(batch, getattr(output, "logits", output).float().cpu(), classes)
+                bar.update(batch.num_images)
+                progress.count(batch)
     finally:
         model.train(training)
-    merged: dict[int, list[ScanHit]] = {}
-    for part in gather_object([hits]):
-        for label, entries in part.items():
-            merged.setdefault(label, []).extend(ScanHit(e[0], -e[1], e[2], label) for e in entries)
-    return {
-        label: sorted(found, key=lambda hit: (-hit.logit, hit.position))[:num_candidates]
-        for label, found in sorted(merged.items())
-    }
+    return progress.merge()
 
 
-def batch_label(item: Any) -> int:
-    """The class id of an item, under either of the names `transformers` uses."""
-    return item["label"] if "label" in item else item["labels"]
+def fetch(dataset: Any, positions: Sequence[int]) -> list[Any]:
+    """The items at these positions of a scanned data set, streams too, images not decoded."""
+    if not isinstance(dataset, IterableDataset):
+        rows = _undecoded(dataset)
+        return [rows[int(position)] for position in positions]
+    wanted = {int(position) for position in positions}
+    found = {}
+    for file in sorted({position // FILE for position in wanted}):
+        last = max(position % FILE for position in wanted if position // FILE == file)
+        for place, item in enumerate(_undecoded(dataset).shard(num_shards=dataset.num_shards, index=file)):
+            if file * FILE + place in wanted:
+                found[file * FILE + place] = item
+            if place == last:
+                break
+    return [found[int(position)] for position in positions]
+
+
+# ---- Reading ----
+
+
+@dataclass
+class _Batch:
+    shard: int
+    last: bool  # of its shard
+    num_images: int
+    positions: list[int] = field(default_factory=list)
+    idx: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)  # -1: unknown
+    unreadable: list[UnreadableImage] = field(default_factory=list)
+    pixel_values: Any = None  # (B, 3, H, W)
+
+
+class _Source:
+    """A data set as shards of batches of (position, item)."""
+
+    def __init__(self, dataset: Any, batch_size: int) -> None:
+        self.dataset, self.batch_size = _undecoded(dataset), batch_size
+        self.streams = isinstance(dataset, IterableDataset)
+        self.num_shards = dataset.num_shards if self.streams else math.ceil(len(dataset) / SHARD_SIZE)
+        if not self.num_shards:
+            raise DataError("the data set to scan is empty: give one with images.")
+
+    def num_images(self, shards: Sequence[int]) -> int | None:
+        if self.streams:
+            return None
+        return sum(min(SHARD_SIZE, len(self.dataset) - shard * SHARD_SIZE) for shard in shards)
+
+    def items(self, shard: int) -> Iterator[tuple[int, Any]]:
+        if self.streams:
+            for place, item in enumerate(self.dataset.shard(num_shards=self.num_shards, index=shard)):
+                yield shard * FILE + place, item
+        else:
+            for position in range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, len(self.dataset))):
+                yield position, self.dataset[position]
+
+    def batches(self, shards: Sequence[int], processor: Any) -> torch.utils.data.IterableDataset:
+        return _Batches(self, shards, processor)
+
+
+class _Batches(torch.utils.data.IterableDataset):
+    """The batches of some shards, shared out over the workers of a `DataLoader`."""
+
+    def __init__(self, source: _Source, shards: Sequence[int], processor: Any) -> None:
+        self.source, self.shards, self.collator = source, shards, ImageCollator(processor)
+
+    def __iter__(self) -> Iterator[_Batch]:
+        worker = torch.utils.data.get_worker_info()
+        for shard in self.shards if worker is None else self.shards[worker.id :: worker.num_workers]:
+            waiting: list[tuple[int, Any]] = []
+            for entry in self.source.items(shard):
+                if len(waiting) == self.source.batch_size:
+                    yield self._batch(shard, waiting, last=False)
+                    waiting = []
+                waiting.append(entry)
+            yield self._batch(shard, waiting, last=True)
+
+    def _batch(self, shard: int, entries: list[tuple[int, Any]], *, last: bool) -> _Batch:
+        batch, items = _Batch(shard, last, len(entries)), []
+        for position, item in entries:
+            idx = int(item.get("idx", position))
+            try:
+                items.append({**decoded(item), "label": 0})
+            except Exception as error:  # decoders raise whatever they like on a broken file
+                reason = " ".join(str(error).split()) or type(error).__name__
+                batch.unreadable.append(UnreadableImage(position, idx, reason[:200]))
+                continue
+            label = item.get("label", item.get("labels"))
+            batch.positions.append(position)
+            batch.idx.append(idx)
+            batch.labels.append(-1 if label is None else int(label))
+        if items:
+            batch.pixel_values = self.collator(items)["pixel_values"]
+        return batch
+
+
+def _undecoded(dataset: Any) -> Any:
+    """`dataset` with its first column of images, under the name `image`, as encoded bytes."""
+    features = getattr(dataset, "features", None) or {}
+    columns = [name for name, feature in features.items() if isinstance(feature, Image)]
+    if not columns:
+        return dataset
+    name = "image" if "image" in columns else columns[0]
+    dataset = dataset.cast_column(name, Image(decode=False))
+    return dataset if name == "image" else dataset.rename_column(name, "image")
+
+
+def encoded_image(item: Any) -> bytes | None:
+    """The image of an item as the bytes of its file, if it is one and not `pixel_values`."""
+    image = item.get("image")
+    if image is None:
+        return None
+    if isinstance(image, PILImage.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+
+
+def decoded(item: Any) -> Any:
+    """The item with its image decoded and loaded."""
+    if "pixel_values" in item:
+        return {"pixel_values": item["pixel_values"]}
+    if isinstance(item.get("image"), PILImage.Image):
+        return {"image": item["image"]}
+    content = encoded_image(item)
+    if content is None:
+        raise ValueError("there is no image")
+    image = PILImage.open(io.BytesIO(content))
+    image.load()
+    return {"image": image}
+
+
+# ---- Keeping ----
+
+
+class _Progress:
+    """The strongest hits so far, what they were found in, and both on disk."""
+
+    def __init__(self, settings: dict[str, Any], folder: str | Path | None, state: PartialState) -> None:
+        self.settings, self.state = settings, state
+        self.folder = None if folder is None else Path(folder)
+        before = [] if self.folder is None else [self._read(path) for path in sorted(self.folder.glob("part-*.json"))]
+        # Processes need not share a disk, but they have to agree on what is left to do.
+        self.before = [part for parts in gather_object([before]) for part in parts]
+        self.done = {shard for part in self.before for shard in part["shards"]}
+        attempt = 1 + max((part["attempt"] for part in self.before), default=0)
+        self.own: dict[str, Any] = {"attempt": attempt, "shards": [], "num_images": 0}
+        self.heaps: dict[int, list[tuple[float, int, int]]] = {}
+        self._seen: Counter[int] = Counter()  # images by shard: workers load several at a time
+        self._bad: list[UnreadableImage] = []
+
+    def add(self, batch: _Batch, logits: torch.Tensor, classes: Sequence[int] | None) -> None:
+        labels = torch.as_tensor(batch.labels)
+        labels = torch.where(labels < 0, logits.argmax(1), labels)
+        strength = logits.gather(1, labels[:, None])[:, 0].tolist()
+        for label, value, position, idx in zip(labels.tolist(), strength, batch.positions, batch.idx, strict=True):
+            if not math.isfinite(value):
+                self.skip([UnreadableImage(position, idx, "its logit is not a finite number")])
+            elif classes is None or label in classes:
+                self._keep(label, (value, -position, idx))
+
+    def _keep(self, label: int, entry: tuple[float, int, int]) -> None:
+        # A heap of (logit, -position): the smallest goes first, among equals the one that comes last.
+        kept = self.heaps.setdefault(label, [])
+        if len(kept) < self.settings["num_candidates"]:
+            heapq.heappush(kept, entry)
+        elif entry > kept[0]:
+            heapq.heapreplace(kept, entry)
+
+    def skip(self, unreadable: list[UnreadableImage]) -> None:
+        self._bad += unreadable
+
+    def count(self, batch: _Batch) -> None:
+        """Count a batch as done, and with its last one the shard, on disk too."""
+        self._seen[batch.shard] += batch.num_images
+        if not batch.last:
+            return
+        self.own["shards"].append(batch.shard)
+        self.own["num_images"] += self._seen.pop(batch.shard)
+        if self.folder is not None:
+            name = f"part-{self.own['attempt']:03d}-{self.state.process_index:03d}.json"
+            write_json(self.folder / name, {"schema": SCHEMA, "settings": self.settings, **self._part()})
+
+    def _part(self) -> dict[str, Any]:
+        hits = [[label, *entry] for label, kept in sorted(self.heaps.items()) for entry in sorted(kept)]
+        unreadable = [asdict(bad) for bad in self._bad]
+        return {**self.own, "unreadable": unreadable, "hits": hits}
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            part = json.loads(path.read_text(encoding="utf-8"))
+            if part["schema"] != SCHEMA:
+                raise ValueError(f"schema {part['schema']!r} instead of {SCHEMA!r}")
+        except (OSError, ValueError, KeyError) as error:
+            raise SelectionError(
+                f"{path} is no part of a scan ({error}): delete {path.parent} to scan anew."
+            ) from None
+        if part["settings"] != self.settings:
+            raise SelectionError(
+                f"{path.parent} has a scan of another model or data set, or with other settings: delete it."
+            )
+        return part
+
+    def merge(self) -> ScanResult:
+        parts = [*self.before, *gather_object([self._part()])]
+        first = {(part["attempt"], *part["shards"]): part for part in parts}.values()  # of a disk that all see, once
+        merged: dict[int, set[ScanHit]] = {}
+        for part in first:
+            for label, logit, position, idx in part["hits"]:
+                merged.setdefault(label, set()).add(ScanHit(logit, -position, idx, label))
+        bad = {UnreadableImage(**entry) for part in first for entry in part["unreadable"]}
+        return ScanResult(
+            hits={
+                label: sorted(found, key=lambda hit: (-hit.logit, hit.position))[: self.settings["num_candidates"]]
+                for label, found in sorted(merged.items())
+            },
+            num_images=sum(part["num_images"] for part in first),
+            unreadable=sorted(bad),
+        )

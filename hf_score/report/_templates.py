@@ -22,10 +22,10 @@ DECIDERS = {
 }
 
 
-def environment(*, autoescape: bool) -> jinja2.Environment:
-    """The templates of this package; parts of the results that are optional may be missing in them."""
+def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2.Environment:
+    """The templates of a package; parts of the results that are optional may be missing in them."""
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("hf_score.report"),
+        loader=jinja2.PackageLoader(package),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,

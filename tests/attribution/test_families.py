@@ -70,7 +70,7 @@ def test_a_model_of_the_family_is_explained(name):
 def test_without_biases_all_relevance_arrives(name, homogeneous):
     """With LRP-ε, or with attention as a constant (CP-LRP); AttnLRP's softmax rule does not conserve."""
     model, size = make(name)
-    model = homogeneous(model).double()
+    model = homogeneous(model.double())
     family = find_family(model)
     pixels, targets = torch.randn(2, 3, size, size, dtype=torch.float64), [1, 3]
     exact = "cp_lrp" if "cp_lrp" in family.methods else "epsilon"
@@ -79,9 +79,7 @@ def test_without_biases_all_relevance_arrives(name, homogeneous):
             for layer, pixels_too in (("last", True), (0, False)):
                 explanation = explainer.explain(pixels, targets, layer=layer, pixels=pixels_too)
                 scale = explanation.logits.abs().max() / explanation.logits[torch.arange(2), targets].abs()
-                # Open: 1e-4 to 1e-3 is lost here, with logits of 1e-4.
-                bound = 1e-3 if name == "efficientnet_b0" else 1e-5
-                assert (explanation.convergence_delta.abs() < bound * scale).all(), (method, layer)
+                assert (explanation.convergence_delta.abs() < 1e-9 * scale).all(), (method, layer)
 
 
 @pytest.mark.slow

@@ -226,13 +226,23 @@ def test_truncated_image_is_named(image_folder):
 def test_image_that_is_no_image_is_named(image_folder):
     folder = image_folder()
     (folder / "train" / "tr003.png").write_text("<html>404</html>")
-    refused("Cannot read the image .*tr003.png", folder)
+    refused("Cannot read the image .*tr003.png", folder, strict=True)
 
 
 def test_image_that_is_listed_but_missing_is_named(image_folder):
     folder = image_folder()
     (folder / "train" / "tr003.png").unlink()
-    refused("Cannot read the image .*tr003.png", folder)
+    refused("Cannot read the image .*tr003.png", folder, strict=True)
+
+
+def test_unreadable_training_images_are_listed_and_left_out(image_folder, caplog):
+    folder = image_folder()
+    whole = load_data(folder)
+    (folder / "train" / "tr003.png").write_text("<html>404</html>")
+    data = load_data(folder)
+    assert list(data.unreadable) == [3]
+    assert "tr003.png" in data.unreadable[3] and "tr003.png" in caplog.text
+    assert {*data.train["idx"], *data.held_out["idx"]} == {*whole.train["idx"], *whole.held_out["idx"]} - {3}
 
 
 def test_neither_metadata_nor_class_folders(image_folder):

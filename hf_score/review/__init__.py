@@ -1,0 +1,11 @@
+"""The review page: a person looks at the candidates and says which of them show a shortcut.
+
+`table` reads candidates lazily, `store` keeps decisions on disk, `pictures` draws, `page` serves and `export` writes
+one file for a colleague. Nothing else in hf-score imports this package, and only `page` imports gradio.
+"""
+
+from .export import export_page
+from .store import DecisionStore
+from .table import CandidateTable, Group
+
+__all__ = ["CandidateTable", "DecisionStore", "Group", "export_page"]

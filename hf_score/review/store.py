@@ -1,0 +1,197 @@
+"""A person's decisions, on disk as soon as they are made, by any number of tabs and servers at once."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..detection.selection import Decision, Selection, Verdict
+from ..errors import SelectionError
+from .table import CandidateTable
+
+__all__ = ["DecisionStore"]
+
+#: Who has the last word. What others wrote (an oracle, a proposal) is a suggestion until a person decides.
+FINAL = ("person", "file")
+
+
+class DecisionStore:
+    """One person's hold on `run/selection.json`: decide, undo, ask.
+
+    Each change reads the file, alters its own samples and replaces the file, all under a lock; so stores in other tabs
+    or processes lose nothing, and of two decisions about a sample the later one stays. A process may die at any point:
+    the file then holds every decision whose call returned.
+
+    Args:
+        run: run folder with `candidates/`.
+        table: its candidates, where they are open already.
+
+    Raises:
+        SelectionError: no candidates, or `selection.json` is unreadable or about another model or data set.
+    """
+
+    def __init__(self, run: str | Path, table: CandidateTable | None = None) -> None:
+        self.table = table or CandidateTable.open(run)
+        self.path = Path(run) / "selection.json"
+        self._row = {int(idx): row for row, idx in enumerate(self.table.idx)}
+        self._actions: list[list[tuple[Decision | None, Decision]]] = []
+        self._selection = self._empty()
+        self._seen: tuple[int, ...] | None = None
+        self.refresh()
+
+    def decide(self, rows: Sequence[int], verdict: Verdict, note: str = "") -> list[int]:
+        """Judge these rows of the table; they are on disk when this returns.
+
+        Returns:
+            The rows whose decision differs from what this store last knew, others' decisions included.
+
+        Raises:
+            SelectionError: no such row or verdict, or the file has become one that this run cannot use.
+        """
+        wrong = [row for row in rows if not 0 <= row < len(self.table)]
+        if wrong:
+            raise SelectionError(f"there is no candidate {wrong[0]}: the table has rows 0 to {len(self.table) - 1}.")
+        made = {
+            int(self.table.idx[row]): Decision(
+                idx=int(self.table.idx[row]),
+                label=int(self.table.labels[row]),
+                verdict=verdict,
+                decided_by="person",
+                note=note,
+            )
+            for row in rows
+        }
+        with self._locked() as (before, decisions):
+            action = [(decisions.get(idx), decision) for idx, decision in made.items()]
+            decisions.update(made)
+            self._write(decisions)
+        self._actions.append(action)
+        return self._differences(before)
+
+    def undo(self) -> list[int]:
+        """Take back this store's last action, except where someone has decided otherwise since.
+
+        Returns:
+            As `decide`; empty where there is nothing to take back.
+        """
+        if not self._actions:
+            return self.refresh()
+        with self._locked() as (before, decisions):
+            for earlier, decision in self._actions[-1]:
+                if decisions.get(decision.idx) != decision:
+                    continue
+                if earlier is None:
+                    del decisions[decision.idx]
+                else:
+                    decisions[decision.idx] = earlier
+            self._write(decisions)
+        self._actions.pop()
+        return self._differences(before)
+
+    def refresh(self) -> list[int]:
+        """Read what others have decided; returns as `decide`."""
+        with self._locked() as (before, _):
+            pass
+        return self._differences(before)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether this store has an action to take back."""
+        return bool(self._actions)
+
+    @property
+    def selection(self) -> Selection:
+        """All decisions, as last read or written."""
+        return self._selection
+
+    def decided_rows(self) -> list[int]:
+        """The rows about which something was decided, by whomever."""
+        return sorted(self._row[idx] for idx in self._decisions if idx in self._row)
+
+    def decision(self, row: int) -> Decision | None:
+        """What was decided about a row, and by whom; None where nothing was."""
+        return self._decisions.get(int(self.table.idx[row]))
+
+    def verdict(self, row: int) -> Verdict | None:
+        """The verdict about a row; None where nothing was decided."""
+        decision = self.decision(row)
+        return None if decision is None else decision.verdict
+
+    def progress(self) -> dict[str, tuple[int, int]]:
+        """Class name to (candidates that a person decided, candidates); a class without candidates has (0, 0)."""
+        progress = {label: [0, 0] for label in range(len(self.table.class_names))}
+        for row, label in enumerate(self.table.labels.tolist()):
+            count = progress.setdefault(label, [0, 0])
+            decision = self.decision(row)
+            count[0] += decision is not None and decision.decided_by in FINAL
+            count[1] += 1
+        return {self.table.name(label): (done, total) for label, (done, total) in progress.items()}
+
+    @contextmanager
+    def _locked(self) -> Iterator[tuple[dict[int, Decision], dict[int, Decision]]]:
+        """Hold the lock; yields the decisions known before, and a copy of those in the file to alter."""
+        lock = self.path.with_name(".selection.lock")
+        try:
+            file = lock.open("a")
+        except OSError as error:
+            raise SelectionError(f"{lock} cannot be opened ({error}): make the run folder writable.") from None
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a process that is killed
+            before = self._decisions if self._seen is not None else {}
+            self._read()
+            yield before, dict(self._decisions)
+
+    def _read(self) -> None:
+        stamp = self._stamp()
+        if stamp is None:
+            self._keep(self._empty())
+        elif stamp != self._seen:
+            self._keep(
+                Selection.load(
+                    self.path,
+                    dataset_fingerprint=self.table.dataset_fingerprint,
+                    model_fingerprint=self.table.model_fingerprint,
+                )
+            )
+        self._seen = stamp or ()
+
+    def _write(self, decisions: dict[int, Decision]) -> None:
+        # In the table's order, so that the file depends on what was decided and not on when.
+        last = len(self.table)
+        ordered = sorted(decisions.values(), key=lambda d: (self._row.get(d.idx, last), d.idx))
+        selection = Selection(
+            decisions=tuple(ordered),
+            dataset_fingerprint=self.table.dataset_fingerprint,
+            model_fingerprint=self.table.model_fingerprint,
+            created=self._selection.created,
+        )
+        try:
+            selection.save(self.path)
+        except OSError as error:
+            raise SelectionError(
+                f"{self.path} cannot be written ({error}): nothing was saved; make room, or the folder writable."
+            ) from None
+        self._keep(selection)
+        self._seen = self._stamp()
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """Changes whenever the file is replaced; None where there is no file."""
+        try:
+            state = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return state.st_ino, state.st_mtime_ns, state.st_size
+
+    def _keep(self, selection: Selection) -> None:
+        self._selection = selection
+        self._decisions = {decision.idx: decision for decision in selection.decisions}
+
+    def _empty(self) -> Selection:
+        return Selection((), self.table.dataset_fingerprint, self.table.model_fingerprint)
+
+    def _differences(self, before: dict[int, Decision]) -> list[int]:
+        now = self._decisions
+        changed = [idx for idx in now.keys() | before.keys() if now.get(idx) != before.get(idx)]
+        return sorted(self._row[idx] for idx in changed if idx in self._row)

@@ -1,0 +1,212 @@
+"""A run's candidates as the review page reads them: small columns at once, pictures one row at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Image
+from PIL import Image as PILImage
+
+from ..data.pixels import to_rgb
+from ..errors import SelectionError
+
+__all__ = ["CandidateTable", "Group"]
+
+SCHEMA = "hf-score/candidates/2"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates that are looked at together: one cluster, or those of a class that are in none.
+
+    Attributes:
+        cluster: its id; -1 for the candidates of the class that are in no cluster.
+        label: class.
+        rows: places in the table, in its order.
+        typical: the same places, from the middle of the cluster outwards.
+        suspicion: how much speaks for a shortcut, in [0, 1]; None where it was not measured.
+        evidence: what the suspicion was made of, name to value.
+        neurons: dicts of `neuron`, `share` and `rows`, the places where the neuron is most active.
+    """
+
+    cluster: int
+    label: int
+    rows: list[int]
+    typical: list[int]
+    suspicion: float | None
+    evidence: dict[str, float]
+    neurons: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """The candidates of one run. Nothing of the size of an image is read before it is asked for.
+
+    Attributes:
+        run: the run folder.
+        idx, labels, logits, masked_margins, clusters: (n,), see `hf_score.detection.Candidates`.
+        embedding: (n, 2) float32, NaN where there is none.
+        groups: most suspicious first, then by size; those without a cluster last.
+        class_names, layer, dataset_fingerprint, model_fingerprint: what the candidates were made from.
+        neuron_embedding: columns `neuron`, `x`, `y`, `cluster`, or None.
+        key: changes when the candidates do, so that a browser keeps no picture of others.
+    """
+
+    run: Path
+    idx: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    masked_margins: np.ndarray
+    clusters: np.ndarray
+    embedding: np.ndarray
+    groups: list[Group]
+    class_names: list[str]
+    layer: str
+    dataset_fingerprint: str
+    model_fingerprint: str
+    neuron_embedding: dict[str, list[Any]] | None
+    key: str
+    _images: Dataset | None
+    _maps: Dataset
+
+    @classmethod
+    def open(cls, run: str | Path) -> CandidateTable:
+        """Open `run/candidates`.
+
+        Raises:
+            SelectionError: there are no candidates, or they are of another version of hf-score.
+        """
+        run = Path(run)
+        folder = run / "candidates"
+        about_file = folder / "candidates.json"
+        if not about_file.is_file():
+            raise SelectionError(_where_instead(run))
+        try:
+            content = about_file.read_bytes()
+            about = json.loads(content)
+            schema = about.get("schema") if isinstance(about, dict) else type(about).__name__
+            if schema != SCHEMA:
+                raise SelectionError(
+                    f"{folder} has schema {schema!r} instead of {SCHEMA!r}: scan again with this version of hf-score "
+                    "(your decisions stay in selection.json)."
+                )
+            # A table without rows is saved without files, which datasets cannot load.
+            if not json.loads((folder / "state.json").read_text())["_data_files"]:
+                raise SelectionError(f"{folder} is empty, so there is nothing to judge: scan with more candidates.")
+            table = Dataset.load_from_disk(str(folder))
+            clusters = _column(table, "cluster", np.full(len(table), -1))
+            embedding = _points(table)
+            labels = _column(table, "labels")
+            return cls(
+                run=run,
+                idx=_column(table, "idx"),
+                labels=labels,
+                logits=_column(table, "logits"),
+                masked_margins=_column(table, "masked_margins"),
+                clusters=clusters,
+                embedding=embedding,
+                groups=_groups(clusters, labels, embedding, about.get("clusters") or []),
+                class_names=[str(name) for name in about["class_names"]],
+                layer=str(about["layer"]),
+                dataset_fingerprint=about["dataset_fingerprint"],
+                model_fingerprint=about["model_fingerprint"],
+                neuron_embedding=about.get("neuron_embedding"),
+                key=hashlib.sha256(content + str(about_file.stat().st_mtime_ns).encode()).hexdigest()[:12],
+                _images=_undecoded(table),
+                _maps=table.select_columns(["heatmaps", "masks"]).with_format("numpy"),
+            )
+        except SelectionError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise SelectionError(f"{folder} cannot be read ({error}): run the scan again.") from None
+
+    def __len__(self) -> int:
+        return len(self.idx)
+
+    def name(self, label: int) -> str:
+        """The name of a class."""
+        return self.class_names[label] if 0 <= label < len(self.class_names) else f"class {label}"
+
+    def image(self, row: int) -> PILImage.Image | None:
+        """The original image, upright in RGB; None where it is missing or cannot be decoded."""
+        if self._images is None:
+            return None
+        try:
+            source = self._images[row]["image"]
+            with PILImage.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"]) as file:
+                return to_rgb(file)
+        except Exception:  # decoders raise whatever they like on a broken file
+            return None
+
+    def maps(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Heatmap (H, W) float32 and mask (H, W) bool."""
+        maps = self._maps[row]
+        return np.asarray(maps["heatmaps"], np.float32), np.asarray(maps["masks"], bool)
+
+
+def _where_instead(run: Path) -> str:
+    seeds = sorted(path.parent.parent for path in run.glob("seed-*/candidates/candidates.json"))
+    if seeds:
+        return f"{run} holds one run per seed: give one of them, such as {seeds[0]}."
+    return f"{run} holds no candidates: give the --output_dir of a run that has been scanned (hf-score scan)."
+
+
+def _column(table: Dataset, name: str, missing: np.ndarray | None = None) -> np.ndarray:
+    if name not in table.column_names and missing is not None:
+        return missing
+    return np.asarray(table.data.column(name).to_numpy())
+
+
+def _points(table: Dataset) -> np.ndarray:
+    points = np.full((len(table), 2), np.nan, np.float32)
+    if "embedding" in table.column_names:
+        for row, point in enumerate(table.data.column("embedding").to_pylist()):
+            if point is not None and len(point) == 2:
+                points[row] = point
+    return points
+
+
+def _undecoded(table: Dataset) -> Dataset | None:
+    if not isinstance(table.features.get("image"), Image):
+        return None
+    return table.select_columns(["image"]).cast_column("image", Image(decode=False))
+
+
+def _groups(
+    clusters: np.ndarray, labels: np.ndarray, embedding: np.ndarray, about: list[dict[str, Any]]
+) -> list[Group]:
+    known = {int(one["cluster"]): one for one in about}
+    # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
+    keys, member = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)
+    groups = []
+    for place, (cluster, label) in enumerate(keys.T):
+        rows = np.flatnonzero(member.reshape(-1) == place)
+        one = known.get(int(cluster), {}) if cluster >= 0 else {}
+        suspicion = one.get("suspicion")
+        points = embedding[rows]
+        placed = np.isfinite(points).all(axis=1)
+        away = np.linalg.norm(points - np.median(points[placed], axis=0), axis=1) if placed.any() else ~placed
+        groups.append(
+            Group(
+                cluster=int(cluster),
+                label=int(label),
+                rows=rows.tolist(),
+                typical=rows[np.argsort(away, kind="stable")].tolist(),
+                suspicion=float(suspicion) if suspicion is not None and math.isfinite(suspicion) else None,
+                evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
+                neurons=[
+                    {**neuron, "rows": [int(row) for row in neuron["rows"] if 0 <= row < len(labels)]}
+                    for neuron in one.get("neurons") or []
+                ],
+            )
+        )
+    return sorted(
+        groups, key=lambda g: (g.cluster < 0, g.suspicion is None, -(g.suspicion or 0.0), -len(g.rows), g.cluster)
+    )

@@ -1,0 +1,225 @@
+"""The scan: the same candidates for any source, number of processes and interruption, and nothing lost on the way."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from PIL import Image as PILImage
+from tiny import square_images, tiny_processor, tiny_vit
+
+from hf_score.detection import Candidates, find_candidates, scan
+from hf_score.errors import DataError, SelectionError
+
+
+def png(seed: int, size: int = 32) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    PILImage.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_dataset(count: int = 50, *, broken: tuple[int, ...] = (), labelled: bool = True) -> Dataset:
+    columns = {
+        "idx": [100 + i for i in range(count)],
+        "image": [{"bytes": png(i)[: 100 if i in broken else None], "path": None} for i in range(count)],
+    }
+    features = {"idx": Value("int64"), "image": Image()}
+    if labelled:
+        columns["label"], features["label"] = [i % 2 for i in range(count)], ClassLabel(names=["plain", "square"])
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(sys.modules["hf_score.detection.scan"], "SHARD_SIZE", 16)
+
+
+def places(result) -> dict:
+    return {label: [(hit.idx, round(hit.logit, 5)) for hit in hits] for label, hits in result.hits.items()}
+
+
+def test_the_strongest_images_of_each_class_are_kept(small_shards):
+    model, data = tiny_vit(), square_images(50)
+    found = scan(model, data, num_candidates=5, batch_size=7)
+    with torch.no_grad():
+        logits = model(data.pixel_values).logits
+    for label in (0, 1):
+        members = (data.labels == label).nonzero().flatten()
+        expected = members[logits[members, label].argsort(descending=True)][:5]
+        assert [hit.position for hit in found.hits[label]] == expected.tolist()
+        torch.testing.assert_close(torch.tensor([h.logit for h in found.hits[label]]), logits[expected, label])
+    assert found.num_images == 50
+    assert not found.unreadable
+
+
+def test_equal_logits_keep_the_order_of_the_data(small_shards):
+    data = square_images(40)
+    model = tiny_vit()
+    torch.nn.init.zeros_(model.classifier.weight)
+    found = scan(model, data, num_candidates=3, batch_size=8)
+    assert [hit.position for hit in found.hits[1]] == [1, 3, 5]
+
+
+def test_a_stream_gives_the_same_as_the_data_set_and_so_do_workers(small_shards):
+    model, processor = tiny_vit(), tiny_processor()
+    data = image_dataset()
+    expected = scan(model, data, processor=processor, num_candidates=4, batch_size=8)
+    stream = scan(model, data.to_iterable_dataset(num_shards=3), processor=processor, num_candidates=4, batch_size=8)
+    workers = scan(model, data, processor=processor, num_candidates=4, batch_size=8, num_workers=2)
+    assert places(stream) == places(expected)
+    assert workers == expected
+    assert stream.num_images == 50
+
+
+def test_candidates_of_a_stream_are_those_of_the_data_set(small_shards, tmp_path):
+    model, processor = tiny_vit(), tiny_processor()
+    data = image_dataset()
+    options = {"dataset_fingerprint": "d", "processor": processor, "num_candidates": 4, "batch_size": 8}
+    one = find_candidates(model, data, **options)
+    other = find_candidates(model, data.to_iterable_dataset(num_shards=3), **options)
+    np.testing.assert_array_equal(one.idx, other.idx)
+    np.testing.assert_allclose(one.heatmaps, other.heatmaps, atol=1e-5)
+    loaded = Candidates.load(other.save(tmp_path / "candidates"))
+    assert loaded.class_names == ("plain", "square")
+    for idx, image in zip(loaded.idx, loaded.images, strict=True):
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(PILImage.open(io.BytesIO(png(int(idx) - 100)))))
+
+
+def test_a_parquet_stream_from_disk_can_be_scanned(tmp_path):
+    for part in range(2):
+        image_dataset().shard(num_shards=2, index=part, contiguous=True).to_parquet(tmp_path / f"{part}.parquet")
+    stream = load_dataset("parquet", data_files=str(tmp_path / "*.parquet"), split="train", streaming=True)
+    found = scan(tiny_vit(), stream, processor=tiny_processor(), num_candidates=4)
+    expected = scan(tiny_vit(), image_dataset(), processor=tiny_processor(), num_candidates=4)
+    assert places(found) == places(expected)
+
+
+def test_unreadable_images_are_listed_and_skipped_or_fatal(small_shards, tmp_path):
+    model, data = tiny_vit(), image_dataset(broken=(3, 20))
+    found = scan(model, data, processor=tiny_processor(), num_candidates=50)
+    assert [bad.idx for bad in found.unreadable] == [103, 120]
+    assert found.num_images == 50
+    assert sum(map(len, found.hits.values())) == 48
+    with pytest.raises(DataError, match="image 103 cannot be read"):
+        scan(model, data, processor=tiny_processor(), strict=True)
+    candidates = find_candidates(model, data, processor=tiny_processor(), num_candidates=2, dataset_fingerprint="d")
+    loaded = Candidates.load(candidates.save(tmp_path / "candidates"))
+    assert loaded.unreadable == tuple(found.unreadable)
+    assert loaded.num_images == 50
+
+
+def test_without_labels_the_predicted_class_counts(small_shards):
+    model, processor = tiny_vit(), tiny_processor()
+    found = scan(model, image_dataset(labelled=False), processor=processor, num_candidates=50)
+    pixels = torch.cat(
+        [processor(images=[image], return_tensors="pt")["pixel_values"] for image in image_dataset()["image"]]
+    )
+    with torch.no_grad():
+        predicted = model(pixels).logits.argmax(1)
+    for label in (0, 1):
+        expected = {100 + int(i) for i in (predicted == label).nonzero()}
+        assert {hit.idx for hit in found.hits.get(label, [])} == expected
+
+
+def test_an_empty_data_set_and_the_folder_of_another_scan_are_refused(small_shards, tmp_path):
+    data = square_images(40)
+    with pytest.raises(DataError, match="empty"):
+        scan(tiny_vit(), data.__class__(data.pixel_values[:0], data.labels[:0], data.idx[:0]))
+    scan(tiny_vit(), data, folder=tmp_path, fingerprint="one")
+    with pytest.raises(SelectionError, match="another model or data set"):
+        scan(tiny_vit(), data, folder=tmp_path, fingerprint="two")
+    next(tmp_path.glob("*.json")).write_text("{")
+    with pytest.raises(SelectionError, match="no part of a scan"):
+        scan(tiny_vit(), data, folder=tmp_path, fingerprint="one")
+
+
+SCRIPT = """
+import json, sys
+import torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import importlib
+module = importlib.import_module("hf_score.detection.scan")
+module.SHARD_SIZE = 16
+from tiny import square_images, tiny_vit
+from hf_score.detection.scan import scan
+from accelerate import PartialState
+
+torch.set_num_threads(1)
+state = PartialState(cpu=True)
+model, data = tiny_vit(), square_images(200)
+seen = []
+class Slow(type(data)):
+    def __getitem__(self, item):
+        if item % 16 == 0:
+            seen.append(item // 16)
+        if {delay}:
+            import time; time.sleep({delay})
+        return super().__getitem__(item)
+data = Slow(data.pixel_values, data.labels, data.idx)
+found = scan(model, data, num_candidates=7, batch_size=5, folder={folder!r})
+rows = {{label: [[h.logit.hex(), h.position] for h in hits] for label, hits in found.hits.items()}}
+Path({out!r} + str(state.process_index)).write_text(
+    json.dumps({{"hits": rows, "num_images": found.num_images, "shards": seen}}))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
+
+
+def script(tmp_path, name: str, *, folder: str | None, delay: float = 0.0) -> tuple[str, str]:
+    path, out = tmp_path / f"{name}.py", str(tmp_path / f"{name}.json")
+    tests = str(os.path.dirname(os.path.dirname(__file__)))
+    folder = None if folder is None else str(tmp_path / folder)
+    path.write_text(SCRIPT.format(tests=tests, folder=folder, out=out, delay=delay))
+    return str(path), out
+
+
+def one_process(tmp_path, name: str, **options) -> dict:
+    path, out = script(tmp_path, name, **options)
+    subprocess.run([sys.executable, path], check=True, timeout=120)
+    return json.loads(open(out + "0").read())
+
+
+def two_processes(tmp_path, name: str, **options) -> list[dict]:
+    path, out = script(tmp_path, name, **options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path]
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return [json.loads(open(out + str(rank)).read()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict:
+    return one_process(tmp_path_factory.mktemp("undisturbed"), "one", folder=None)
+
+
+def test_killed_three_times_and_resumed_by_two_processes_the_result_is_the_same(tmp_path, undisturbed):
+    slow, _ = script(tmp_path, "slow", folder="progress", delay=0.01)
+    for shards in (2, 4, 7):
+        process = subprocess.Popen([sys.executable, slow])
+        deadline = time.time() + 60
+        while sum(len(json.loads(p.read_text())["shards"]) for p in (tmp_path / "progress").glob("part*")) < shards:
+            assert time.time() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = {s for p in (tmp_path / "progress").glob("part*") for s in json.loads(p.read_text())["shards"]}
+    results = two_processes(tmp_path, "resumed", folder="progress")
+    for result in results:
+        assert result["hits"] == undisturbed["hits"]
+        assert result["num_images"] == 200
+        assert not done & set(result["shards"])
+    assert sorted([*done, *results[0]["shards"], *results[1]["shards"]]) == list(range(13))
+
+
+def test_two_processes_find_what_one_finds(tmp_path, undisturbed):
+    for result in two_processes(tmp_path, "two", folder=None):
+        assert result["hits"] == undisturbed["hits"]
+        assert result["num_images"] == 200
