@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 from search import EXTRA, Job
 from torch import Tensor
@@ -52,14 +50,13 @@ def score_all(job: Job, candidates: Candidates) -> dict[str, np.ndarray]:
     hosts = HostImages(job.held_out, job.held_out.labels.tolist(), ImageCollator(None), seed=job.seed)
     images = job.train.pixel_values[torch.from_numpy(candidates.position)]
     moved = _moved_masks(candidates, job.seed)
-    clusters = _clusters(candidates)
     evidence = {
         "transfer": transfer(candidates, model, job.train, hosts, num_hosts=NUM_HOSTS),
         "hue": hue_contrast(candidates, job.train),
     }
     control = transfer(moved, model, job.train, hosts, num_hosts=NUM_HOSTS)
-    early_inside, early_outside = _low_level_probe(candidates, job, images, clusters)
-    position, colour = _consistency(candidates, images, clusters)
+    early_inside, early_outside = _low_level_probe(candidates, job, images)
+    position, colour = _consistency(candidates, images)
     flips, removal = _flips_and_removal(model, candidates, images, hosts)
     return {
         "suspicion (transfer, hue)": suspicion(evidence),
@@ -119,7 +116,7 @@ def _misclassified(model: Any, candidates: Candidates, job: Job) -> np.ndarray:
     return scores
 
 
-def _consistency(candidates: Candidates, images: Tensor, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _consistency(candidates: Candidates, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Overlap with the other masks of the cluster above chance; nearness of the colour to the cluster's mean, in units
     of how much whole images differ in colour."""
     masks, n = candidates.masks, len(candidates)
@@ -127,8 +124,8 @@ def _consistency(candidates: Candidates, images: Tensor, clusters: np.ndarray) -
     whole = images.mean(dim=(2, 3)).numpy()
     spread = np.linalg.norm(whole - whole.mean(0), axis=1).mean()
     position, colour = np.zeros(n), np.zeros(n)
-    for cluster in np.unique(clusters):
-        rows = np.flatnonzero(clusters == cluster)
+    for cluster in np.unique(candidates.cluster):
+        rows = np.flatnonzero(candidates.cluster == cluster)
         mean = masks[rows].mean(0)
         position[rows] = [(mean * masks[i]).sum() / max(1, masks[i].sum()) - masks[i].mean() for i in rows]
         colour[rows] = -np.linalg.norm(colours[rows] - colours[rows].mean(0), axis=1) / spread
@@ -146,13 +143,13 @@ def _rare_colour(candidates: Candidates, job: Job, images: Tensor) -> np.ndarray
     return np.sqrt(scores)
 
 
-def _low_level_probe(candidates: Candidates, job: Job, images: Tensor, clusters: np.ndarray) -> list[np.ndarray]:
+def _low_level_probe(candidates: Candidates, job: Job, images: Tensor) -> list[np.ndarray]:
     """Leave-one-out output of a ridge regression, cluster against other classes (same masks, held-out images), on
     low-level features inside the mask, and outside it."""
     inside, outside = np.zeros(len(candidates)), np.zeros(len(candidates))
     generator = np.random.default_rng(job.seed)
-    for cluster in np.unique(clusters):
-        rows = np.flatnonzero(clusters == cluster)
+    for cluster in np.unique(candidates.cluster):
+        rows = np.flatnonzero(candidates.cluster == cluster)
         others = np.flatnonzero(job.held_out.labels.numpy() != candidates.labels[rows[0]])
         against = job.held_out.pixel_values[generator.choice(others, size=len(rows))]
         for scores, invert in ((inside, False), (outside, True)):
@@ -180,27 +177,6 @@ def _low_level(image: Tensor, mask: np.ndarray) -> np.ndarray:
 # ---- Helpers ----
 
 
-def _clusters(candidates: Candidates) -> np.ndarray:
-    """(n,): per class, Ward's linkage of the directions of the shortcut relevance; 2 to 6, by silhouette."""
-    clusters = np.zeros(len(candidates), dtype=np.int64)
-    for label in np.unique(candidates.labels):
-        rows = np.flatnonzero(candidates.labels == label)
-        vectors = _unit(candidates.shortcut_relevance[rows]).astype(np.float64)
-        distances = squareform(pdist(vectors))
-        cuts = [fcluster(linkage(vectors, "ward"), k, "maxclust") for k in range(2, 7)]
-        clusters[rows] = clusters.max() + max(cuts, key=lambda cut: _silhouette(distances, cut))
-    return clusters
-
-
-def _silhouette(distances: np.ndarray, cut: np.ndarray) -> float:
-    members = (cut[:, None] == np.unique(cut)).astype(float)
-    sums, own = distances @ members, members.astype(bool)
-    inside = sums[own] / np.maximum(members.sum(0)[own.argmax(1)] - 1, 1)
-    nearest = np.where(own, np.inf, sums / members.sum(0)).min(1)
-    alone = members.sum(0)[own.argmax(1)] == 1
-    return float(np.where(alone, 0, (nearest - inside) / np.maximum(nearest, inside)).mean())
-
-
 def _moved_masks(candidates: Candidates, seed: int) -> Candidates:
     generator = np.random.default_rng(seed)
     steps = generator.integers(candidates.masks.shape[1], size=(len(candidates), 2))
@@ -226,7 +202,7 @@ def _of(candidates: Candidates, *names: str) -> list[np.ndarray]:
 
 def evaluate(job: Job, extra: dict) -> list[dict[str, Any]]:
     candidates = job.candidates(extra)
-    labels, clusters = candidates.labels, _clusters(candidates)
+    labels, clusters = candidates.labels, candidates.cluster
     shares = region_shares(candidates, job.regions("train", candidates.idx))
     rows = []
     for name, scores in score_all(job, candidates).items():

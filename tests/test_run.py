@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_score.cli import main
+from hf_score.review import DecisionStore
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
