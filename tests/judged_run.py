@@ -24,6 +24,7 @@ def make_run(
     clusters: int = 4,
     missing: tuple[int, ...] = (),
     with_image: bool = True,
+    relevance_of_clusters: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write `run/candidates` of schema 2. The last class has no candidates; every 12th one is in no cluster.
@@ -31,6 +32,7 @@ def make_run(
     Args:
         missing: rows whose image is None, or broken where the row is odd.
         with_image: whether there is a column `image` at all.
+        relevance_of_clusters: whether each cluster has neurons of its own, or all are noise.
     """
     generator = np.random.default_rng(seed)
     cluster = np.arange(rows) % clusters
@@ -48,6 +50,13 @@ def make_run(
         pixels[top[row] : top[row] + side, left[row] : left[row] + side] = COLOURS[cluster[row] % len(COLOURS)]
         return PILImage.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
+    def relevance(row: int) -> np.ndarray:
+        if not relevance_of_clusters:
+            return generator.random(8).astype(np.float32)
+        return (np.repeat(np.arange(clusters) == cluster[row], 4) + 0.1 * generator.random(4 * clusters)).astype(
+            np.float32
+        )
+
     def record(row: int) -> dict:
         square = np.zeros((size, size), dtype=bool)
         square[top[row] : top[row] + side, left[row] : left[row] + side] = True
@@ -59,7 +68,7 @@ def make_run(
             "masked_margins": generator.normal(1, 1),
             "heatmaps": generator.normal(0, 0.15, (size, size)).astype(np.float32) + square,
             "masks": square,
-            "shortcut_relevance": generator.random(8).astype(np.float32),
+            "shortcut_relevance": relevance(row),
             "cluster": int(cluster[row]),
             **({"image": image(row)} if with_image else {}),
         }

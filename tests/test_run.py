@@ -116,7 +116,7 @@ def test_a_proposal_decides_only_when_asked_and_is_marked(tmp_path):
     words = ["--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
     assert main(["run", *words, "--decider", "proposal", "--num_keep", "2"]) == 0
     assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "proposal"
-    assert "proposal" in (run / "score" / "README.md").read_text()
+    assert "proposal" in (run / "model" / "README.md").read_text()
     assert "proposal" in (run / "report" / "index.html").read_text()
 
 

@@ -18,6 +18,10 @@ DECIDERS = {
         "that the data set ships. The oracle stands in for a person looking at the masked images and knows something "
         "that a user without region masks would not."
     ),
+    "proposal": (
+        "A proposal decided: the samples with the most evidence for a shortcut were taken, and nobody has looked at "
+        "them. The evidence compares samples with each other, so some are taken even where there is no shortcut."
+    ),
     "random": "The samples were drawn at random; this is a control, not the method.",
 }
 

@@ -2,13 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from judged_run import COLOURS
+from judged_run import COLOURS, make_run
 from PIL import Image
 
 from hf_score import HFScoreError
 from hf_score.detection import Candidates
 from hf_score.review import CandidateTable
 from hf_score.review.describe import describe_table
+from hf_score.review.layout import lay_out
 from hf_score.review.pictures import FILL, KINDS, MISSING, encode, picture
 
 
@@ -46,19 +47,31 @@ def test_what_the_scan_writes_can_be_reviewed(tmp_path):
     )
     candidates.save(tmp_path / "candidates")
     table = CandidateTable.open(tmp_path)
-    assert [(group.label, group.rows, group.typical) for group in table.groups] == [(0, [0, 2], [0, 2]), (1, [1], [1])]
+    assert [(group.label, group.rows, sorted(group.typical)) for group in table.groups] == [
+        (0, [0, 2], [0, 2]),
+        (1, [1], [1]),
+    ]
     heatmap, mask = table.maps(1)
     assert (heatmap == candidates.heatmaps[1]).all() and (mask == candidates.masks[1]).all()
     assert np.asarray(table.image(1))[0, 0].tolist() == [255, 0, 0]
     json.dumps(describe_table(table), allow_nan=False)
 
 
-def test_typical_ones_are_nearest_to_the_middle(run):
-    table = CandidateTable.open(run)
-    group = table.groups[0]
-    middle = np.median(table.embedding[group.rows], axis=0)
-    away = np.linalg.norm(table.embedding[group.typical] - middle, axis=1)
-    assert (np.diff(away) >= 0).all()
+def test_the_map_is_laid_out_once_and_keeps_what_is_alike_together(tmp_path, capsys):
+    pytest.importorskip("umap")
+    table = CandidateTable.open(make_run(tmp_path, rows=60, relevance_of_clusters=True))
+    (tmp_path / "map.json").unlink()
+    table = CandidateTable.open(tmp_path)
+    assert not np.isfinite(table.embedding).any() and table.neuron_embedding is None
+    table = lay_out(table)
+    assert "Laying out" in capsys.readouterr().out
+    members = [table.embedding[table.clusters == cluster] for cluster in range(4)]
+    centres = np.stack([points.mean(0) for points in members])
+    for cluster, points in enumerate(members):
+        assert (np.linalg.norm(points[:, None] - centres, axis=2).argmin(1) == cluster).all()
+    assert set(table.neuron_embedding) == {"neuron", "x", "y", "cluster"}
+    again = lay_out(CandidateTable.open(tmp_path))
+    assert capsys.readouterr().out == "" and np.array_equal(again.embedding, table.embedding)
 
 
 def test_the_masked_picture_shows_the_mask_and_nothing_else(run):
