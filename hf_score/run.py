@@ -33,7 +33,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, set_s
 
 from .attribution import Explainer, find_layer
 from .config import SCOREConfig
-from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask
+from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask, viewable
 from .detection import (
     Candidates,
     HostImages,
@@ -123,6 +123,10 @@ class RunArguments:
     lambdas: str | None = field(
         default=None, metadata={"help": "Comma-separated λ to choose from, label-free; overrides score_lambda."}
     )
+    cluster_lambdas: str | None = field(
+        default=None,
+        metadata={"help": "λ of single clusters, as CLUSTER=λ with commas between; the others have score_lambda."},
+    )
     controls: bool = field(default=False, metadata={"help": "Also run the controls (METHODS of hf_score.run)."})
     num_seeds: int = field(default=1, metadata={"help": "Repeat with this many seeds, from --seed on."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run in the output folder."})
@@ -210,6 +214,7 @@ class Run:
 
     def check(self) -> None:
         """Find out what is wrong with data, model or layer before anything is written."""
+        self._cluster_weights()
         model, _, _ = self._start
         one = self._pixel_values(self.data.train, [0])
         with Explainer(model) as explainer:  # a function without a rule shows when it runs
@@ -256,7 +261,6 @@ class Run:
                 self.train_view,
                 dataset_fingerprint=self.data.fingerprint,
                 processor=self.processor,
-                images=self.data.train,
                 layer=self.config.score_layer,
                 num_candidates=self.arguments.num_candidates,
                 mask_share=self.arguments.mask_share,
@@ -451,7 +455,9 @@ class Run:
     def _samples(self, method: str) -> SpuriousSamples:
         candidates, selection = self.scan(), self.decide()
         if method != "random_samples":
-            samples = candidates.samples(selection, self.train_view, processor=self.processor)
+            samples = candidates.samples(
+                selection, self.train_view, processor=self.processor, cluster_weights=self._cluster_weights()
+            )
             return samples.move_masks(seed=self.config.seed) if method == "random_regions" else samples
         generator = np.random.default_rng(self.config.seed)
         labels, ids = np.asarray(self.data.train["label"]), np.asarray(self.data.train["idx"])
@@ -473,6 +479,20 @@ class Run:
             batch_size=self.config.per_device_eval_batch_size,
         )
         return drawn.samples(decide_at_random(drawn), self.train_view, processor=self.processor)
+
+    def _cluster_weights(self) -> dict[int, float]:
+        """Cluster → its λ as a multiple of `score_lambda`."""
+        text = self.arguments.cluster_lambdas
+        try:
+            pairs = [part.split("=") for part in text.split(",")] if text else []
+            weights = {int(cluster): float(value) / self.config.score_lambda for cluster, value in pairs}
+            if any(not 0 <= weight < math.inf for weight in weights.values()):
+                raise ValueError
+        except (ValueError, ZeroDivisionError):
+            raise HFScoreError(
+                f"cluster_lambdas is {text!r}: give a cluster and its λ such as 3=1.0,5=10, with score_lambda above 0."
+            ) from None
+        return weights
 
     def _trainer(
         self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
@@ -571,7 +591,7 @@ class Run:
         if self.data.has_regions:
             known = self._regions("test", chosen)
             regions = np.stack([np.zeros(before.shape[1:]) if r is None else r for r in known]) > 0.5
-        return heatmap_pairs(_viewable(pixel_values), before, after, captions=captions, regions=regions)
+        return heatmap_pairs(viewable(pixel_values, self.processor), before, after, captions=captions, regions=regions)
 
     def _regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
         region_of = self.data.regions(split)
@@ -588,7 +608,7 @@ class Run:
                 part = candidates.take(np.flatnonzero(candidates.labels == label))
                 pixel_values = self._pixel_values(self.train_view, part.position)
                 sheet = contact_sheet(
-                    _viewable(pixel_values),
+                    viewable(pixel_values, self.processor),
                     part.heatmaps,
                     part.masks,
                     captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(part.idx, part.logits, strict=True)],
@@ -784,13 +804,6 @@ def _evenly(items: list, count: int) -> list:
     if len(items) <= count:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
-
-
-def _viewable(pixel_values: Tensor) -> np.ndarray:
-    """(N, 3, H, W) normalised → (N, H, W, 3) uint8, stretched to the range of the batch."""
-    low, high = float(pixel_values.min()), float(pixel_values.max())
-    scaled = (pixel_values.detach().cpu() - low) / max(high - low, 1e-6) * 255
-    return scaled.round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def _slug(name: str) -> str:

@@ -179,7 +179,8 @@ class SCORETrainer(Trainer):
         if by_neurons:
             assert self._relevance is not None
             strength = self._strength(model, samples.pixel_values, samples.labels)
-            penalty = score_penalty(strength, self._relevance[chosen], reading=self.args.score_reading).mean()
+            penalties = score_penalty(strength, self._relevance[chosen], reading=self.args.score_reading)
+            penalty = (samples.weights * penalties).mean()
             if self.args.score_swap_weight == 0:
                 return penalty / self._scale, penalty.new_zeros(())
             pairs = self._pairs(samples, self._hosts, turns)
@@ -188,7 +189,8 @@ class SCORETrainer(Trainer):
             pairs = self._pairs(samples, self._hosts, turns)
             images = torch.cat([pairs.with_region, pairs.without_region])
             with_region, without_region = model(pixel_values=images).logits.float().chunk(2)
-            penalty = margin_difference(with_region, without_region, pairs.shortcut_labels).mean()
+            differences = margin_difference(with_region, without_region, pairs.shortcut_labels)
+            penalty = (samples.weights.repeat(2) * differences).mean()
             copies = pairs.counterfactuals(with_region, without_region)
         return penalty / self._scale, nn.functional.cross_entropy(copies, pairs.labels)
 

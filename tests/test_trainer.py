@@ -156,6 +156,20 @@ def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
     assert after["eval_selection"] == min(estimates)
 
 
+@pytest.mark.parametrize("penalised", ["difference", "activation"])
+def test_a_sample_without_weight_is_not_penalised(tmp_path, penalised):
+    """Weights multiply λ: with all of them doubled the penalty is twice as large, with all of them 0 there is none."""
+    penalties = {}
+    for weight in (0.0, 1.0, 2.0):
+        trainer = score_trainer(tmp_path, score_penalised=penalised, score_swap_weight=0.0, max_steps=1)
+        trainer.spurious_samples.weights.fill_(weight)
+        trainer.train()
+        penalties[weight] = trainer.state.log_history[0]["penalty"]
+    assert penalties[0.0] == 0.0
+    assert penalties[1.0] > 0.5
+    assert penalties[2.0] == pytest.approx(2 * penalties[1.0], rel=1e-5)
+
+
 def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
     trainer = score_trainer(tmp_path, score_swap_weight=0.0, score_penalised="activation")
     trainer.current_gradient_accumulation_steps = 1

@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-__all__ = ["ImageCollator", "PixelDataset", "preprocess", "resize_mask", "to_rgb"]
+__all__ = ["ImageCollator", "PixelDataset", "preprocess", "resize_mask", "to_rgb", "viewable"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -89,6 +89,22 @@ def resize_mask(mask: Image.Image, processor: Any) -> torch.Tensor:
     low, high, value = (_pixels([image], processor)[0, 0] for image in (black, white, mask))
     span = high - low
     return torch.where(span == 0, 0.0, (value - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
+
+
+def viewable(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
+    """What the model sees, to look at: (B, H, W, 3) uint8 of the processed (B, 3, H, W).
+
+    The processor's scaling of the values is undone as in `resize_mask`; without one the batch is stretched.
+    """
+    pixel_values = pixel_values.detach().cpu().float()
+    if processor is None:
+        low, high = pixel_values.min(), pixel_values.max()
+    else:
+        size = (pixel_values.shape[3], pixel_values.shape[2])
+        low, high = (_pixels([Image.new("RGB", size, colour)], processor)[0] for colour in ("black", "white"))
+    span = torch.as_tensor(high - low)
+    shares = torch.where(span == 0, 0.0, (pixel_values - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
+    return (shares * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def _pixels(images: Sequence[Image.Image], processor: Any) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, Features, Image, Value
 from datasets import Sequence as SequenceFeature
+from PIL import Image as PILImage
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..attribution import Explainer, find_layer
-from ..data import ImageCollator
+from ..data import ImageCollator, viewable
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
 from .clusters import cluster_candidates, describe_clusters
 from .masks import relevance_mask
 from .proposals import suspicion
 from .samples import SpuriousSamples
-from .scan import ScanHit, UnreadableImage, decoded, encoded_image, fetch, scan
+from .scan import ScanHit, UnreadableImage, decoded, fetch, scan
 from .selection import Decision, Selection
 
 __all__ = ["Candidates", "explain_hits", "find_candidates", "model_fingerprint"]
@@ -50,7 +51,7 @@ class Candidates:
         shortcut_relevance: (n, C) float32, ReLU of the masked image's probe-layer relevance, summed over positions.
         cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
         evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.proposals`); may be empty.
-        images: the n original images, or None where the data set has only tensors.
+        images: the n images as the model sees them, resized and cropped, or None.
         dataset_fingerprint, model_fingerprint, layer, class_names: what they were made from.
         num_images, unreadable: how many images were scanned, and those of them that were skipped.
     """
@@ -93,12 +94,31 @@ class Candidates:
         evidence = {name: score[rows] for name, score in self.evidence.items()}
         return replace(self, images=images, evidence=evidence, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
-    def samples(self, selection: Selection, dataset: Any, *, processor: Any = None) -> SpuriousSamples:
+    def samples(
+        self,
+        selection: Selection,
+        dataset: Any,
+        *,
+        processor: Any = None,
+        cluster_weights: Mapping[int, float] | None = None,
+    ) -> SpuriousSamples:
         """The spurious-positive ones among the candidates, as tensors for `SCORETrainer`.
 
+        Args:
+            selection: what was decided; several clusters of one or more classes may be kept.
+            dataset: the data set that was scanned.
+            processor: image processor, where items carry images.
+            cluster_weights: what λ is multiplied by in these clusters; 1 in the others.
+
         Raises:
-            SelectionError: the selection names a sample that is no candidate, or is about another model or data set.
+            SelectionError: the selection names a sample that is no candidate, or is about another model or data set;
+                or there is no such cluster.
         """
+        strange = sorted(set(cluster_weights or {}) - set(self.cluster.tolist()))
+        if strange:
+            raise SelectionError(
+                f"there is no cluster {strange[0]}: the candidates have clusters 0 to {self.cluster.max()}."
+            )
         for kind in ("dataset_fingerprint", "model_fingerprint"):
             if getattr(selection, kind) != getattr(self, kind):
                 raise SelectionError(
@@ -117,6 +137,7 @@ class Candidates:
             masks=torch.from_numpy(self.masks[rows]),
             labels=torch.from_numpy(self.labels[rows]),
             idx=torch.from_numpy(self.idx[rows]),
+            weights=torch.tensor([(cluster_weights or {}).get(int(self.cluster[row]), 1.0) for row in rows]),
         )
 
     def save(self, folder: str | Path) -> Path:
@@ -188,7 +209,6 @@ def find_candidates(
     *,
     dataset_fingerprint: str,
     processor: Any = None,
-    images: Any = None,
     layer: str = "last",
     num_candidates: int = 100,
     mask_share: float = 0.95,
@@ -205,7 +225,6 @@ def find_candidates(
         dataset: the label-free training view, or any other data set that `scan` takes.
         dataset_fingerprint: of the data set, written into the candidates.
         processor: image processor, where items carry images.
-        images: the same data set as images, where `dataset` is one of tensors: for a person to look at.
         layer: probe layer of the shortcut relevance.
         num_candidates: per class.
         mask_share, mask_area: see `relevance_mask`.
@@ -235,7 +254,6 @@ def find_candidates(
         [hit for of_class in found.hits.values() for hit in of_class],
         dataset_fingerprint=dataset_fingerprint,
         processor=processor,
-        images=images,
         layer=layer,
         mask_share=mask_share,
         mask_area=mask_area,
@@ -251,7 +269,6 @@ def explain_hits(
     *,
     dataset_fingerprint: str,
     processor: Any = None,
-    images: Any = None,
     layer: str = "last",
     mask_share: float = 0.95,
     mask_area: float = 0.2,
@@ -284,6 +301,7 @@ def explain_hits(
             assert masked.layer_relevance is not None
             others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
             found = {
+                "images": torch.from_numpy(viewable(pixel_values, processor)),
                 "heatmaps": original.relevance.float(),
                 "masks": mask,
                 "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
@@ -294,16 +312,14 @@ def explain_hits(
     explained = [arrays for _, arrays in sorted(gather_object(own), key=lambda part: part[0])]
     arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
     labels = np.array([hit.label for hit in hits], dtype=np.int64)
-    originals = [
-        encoded_image(item) for item in fetch(dataset if images is None else images, [h.position for h in hits])
-    ]
+    images = [PILImage.fromarray(image) for image in arrays.pop("images")]
     return Candidates(
         idx=np.array([hit.idx for hit in hits], dtype=np.int64),
         position=np.array([hit.position for hit in hits], dtype=np.int64),
         labels=labels,
         **arrays,
         cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
-        images=None if None in originals else [{"bytes": content, "path": None} for content in originals],
+        images=images,
         dataset_fingerprint=dataset_fingerprint,
         model_fingerprint=model_fingerprint(model),
         layer=probe.name,

@@ -23,12 +23,19 @@ class SpuriousSamples:
         masks: (t, H, W), bool; True on the most relevant region.
         labels: (t,), the class whose evidence is spurious.
         idx: (t,), the stable ids in the data set.
+        weights: (t,), what λ is multiplied by for each sample: 1 by default, another where a shortcut among several is
+            to be penalised more or less.
     """
 
     pixel_values: Tensor
     masks: Tensor
     labels: Tensor
     idx: Tensor
+    weights: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.weights is None:
+            object.__setattr__(self, "weights", torch.ones(len(self.labels), device=self.labels.device))
 
     def __len__(self) -> int:
         return len(self.labels)

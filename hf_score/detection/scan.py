@@ -249,28 +249,15 @@ def _undecoded(dataset: Any) -> Any:
     return dataset if name == "image" else dataset.rename_column(name, "image")
 
 
-def encoded_image(item: Any) -> bytes | None:
-    """The image of an item as the bytes of its file, if it is one and not `pixel_values`."""
-    image = item.get("image")
-    if image is None:
-        return None
-    if isinstance(image, PILImage.Image):
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return buffer.getvalue()
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-
-
 def decoded(item: Any) -> Any:
-    """The item with its image decoded and loaded."""
+    """The item's image, decoded and loaded, or its `pixel_values`."""
     if "pixel_values" in item:
         return {"pixel_values": item["pixel_values"]}
-    if isinstance(item.get("image"), PILImage.Image):
-        return {"image": item["image"]}
-    content = encoded_image(item)
-    if content is None:
+    image = item.get("image")
+    if image is None:
         raise ValueError("there is no image")
-    image = PILImage.open(io.BytesIO(content))
+    if not isinstance(image, PILImage.Image):
+        image = PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
     image.load()
     return {"image": image}
 

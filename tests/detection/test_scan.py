@@ -89,7 +89,7 @@ def test_candidates_of_a_stream_are_those_of_the_data_set(small_shards, tmp_path
     np.testing.assert_allclose(one.heatmaps, other.heatmaps, atol=1e-5)
     loaded = Candidates.load(other.save(tmp_path / "candidates"))
     assert loaded.class_names == ("plain", "square")
-    for idx, image in zip(loaded.idx, loaded.images, strict=True):
+    for idx, image in zip(loaded.idx, loaded.images, strict=True):  # of the model's size already
         np.testing.assert_array_equal(np.asarray(image), np.asarray(PILImage.open(io.BytesIO(png(int(idx) - 100)))))
 
 
