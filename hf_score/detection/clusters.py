@@ -105,7 +105,7 @@ class Cluster:
     neurons: tuple[ClusterNeuron, ...]
 
 
-def describe_clusters(candidates: Candidates, *, num_typical: int = 8, num_neurons: int = 4) -> list[Cluster]:
+def describe_clusters(candidates: Candidates, *, num_typical: int = 8, num_neurons: int = 3) -> list[Cluster]:
     """What each cluster has in common, by cluster number."""
     found, suspicion = [], candidates.suspicion
     for cluster in np.unique(candidates.cluster):
