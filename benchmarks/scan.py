@@ -103,7 +103,7 @@ def in_processes(processes: int, folder: Path, count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
@@ -126,7 +126,7 @@ def main() -> None:
             ratios.append((time.perf_counter() - between) / (between - began))
         one, four = in_processes(1, folder, small), in_processes(1, folder, large)
         speed_ups, same = [], True
-        for _ in range(3):
+        for _ in range(2):
             alone, two = in_processes(1, folder, large), in_processes(2, folder, large)
             speed_ups.append(alone["seconds"] / two["seconds"])
             same = same and alone["hits"] == two["hits"]
