@@ -27,7 +27,7 @@ from hf_score.attribution import Explainer
 from hf_score.data import ImageCollator
 from hf_score.detection import Candidates, HostImages, SpuriousSamples, exchange_regions
 from hf_score.detection.decide import region_shares
-from hf_score.detection.proposals import hue_contrast, mean_by_cluster, suspicion, transfer
+from hf_score.detection.proposals import hue_contrast, suspicion, transfer
 from hf_score.files import write_json
 from hf_score.penalty import margin
 
@@ -224,6 +224,12 @@ def evaluate(job: Job, extra: dict) -> list[dict[str, Any]]:
             values = {key: None if value is None else round(float(value), 4) for key, value in found.items()}
             rows.append({**about, "threshold": threshold, "clusters": len(np.unique(clusters)), **values})
     return rows
+
+
+def mean_by_cluster(scores: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(n,): the mean score of each candidate's cluster, to rank clusters; `scores` (n,) and `clusters` (n,) int."""
+    _, of = np.unique(clusters, return_inverse=True)
+    return (np.bincount(of, weights=scores) / np.bincount(of))[of]
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:

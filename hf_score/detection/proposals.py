@@ -21,7 +21,7 @@ from .scan import decoded, fetch
 if TYPE_CHECKING:
     from .candidates import Candidates
 
-__all__ = ["find_evidence", "hue_contrast", "mean_by_cluster", "suspicion", "transfer"]
+__all__ = ["find_evidence", "hue_contrast", "suspicion", "transfer"]
 
 
 def find_evidence(
@@ -123,12 +123,6 @@ def suspicion(evidence: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     ranks = [(rankdata(score) - 1) / max(1, len(score) - 1) for score in evidence.values()]
     return np.mean(ranks, axis=0)
-
-
-def mean_by_cluster(scores: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """(n,): the mean score of each candidate's cluster, to rank clusters; `scores` (n,) and `clusters` (n,) int."""
-    _, of = np.unique(clusters, return_inverse=True)
-    return (np.bincount(of, weights=scores) / np.bincount(of))[of]
 
 
 def _batches(

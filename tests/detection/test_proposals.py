@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_score.data import ImageCollator, PixelDataset
 from hf_score.detection import Candidates, HostImages, decide_by_proposal
-from hf_score.detection.proposals import hue_contrast, mean_by_cluster, suspicion, transfer
+from hf_score.detection.proposals import hue_contrast, suspicion, transfer
 
 
 class RedCorner(nn.Module):
@@ -100,10 +100,6 @@ def test_suspicion_puts_first_what_all_scores_put_first():
     found = suspicion({"one": np.array([0.0, 1.0, 2.0]), "other": np.array([-5.0, -5.0, 100.0])})
     assert found == pytest.approx([0.125, 0.375, 1.0])
     assert suspicion({"one": np.array([3.0])}) == pytest.approx([0.0])
-
-
-def test_clusters_are_ranked_by_their_mean():
-    assert mean_by_cluster(np.array([1.0, 3.0, 5.0]), np.array([7, 7, 2])).tolist() == [2.0, 2.0, 5.0]
 
 
 def test_the_proposal_is_the_squares_and_says_why(images, candidates):
