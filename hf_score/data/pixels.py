@@ -85,10 +85,7 @@ def resize_mask(mask: Image.Image, processor: Any) -> torch.Tensor:
     is outside the region.
     """
     mask = mask.convert("RGB")
-    black, white = (Image.new("RGB", mask.size, colour) for colour in ("black", "white"))
-    low, high, value = (_pixels([image], processor)[0, 0] for image in (black, white, mask))
-    span = high - low
-    return torch.where(span == 0, 0.0, (value - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
+    return _unscaled(_pixels([mask], processor), processor, mask.size)[0, 0]
 
 
 def viewable(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
@@ -98,13 +95,18 @@ def viewable(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
     """
     pixel_values = pixel_values.detach().cpu().float()
     if processor is None:
-        low, high = pixel_values.min(), pixel_values.max()
+        low = pixel_values.min()
+        shares = (pixel_values - low) / (pixel_values.max() - low).clamp(min=1e-6)
     else:
-        size = (pixel_values.shape[3], pixel_values.shape[2])
-        low, high = (_pixels([Image.new("RGB", size, colour)], processor)[0] for colour in ("black", "white"))
-    span = torch.as_tensor(high - low)
-    shares = torch.where(span == 0, 0.0, (pixel_values - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
+        shares = _unscaled(pixel_values, processor, (pixel_values.shape[3], pixel_values.shape[2]))
     return (shares * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _unscaled(pixel_values: torch.Tensor, processor: Any, size: tuple[int, int]) -> torch.Tensor:
+    """Processed values (B, 3, H, W) as shares of the way from black to white, for images of `size` (width, height)."""
+    low, high = (_pixels([Image.new("RGB", size, colour)], processor) for colour in ("black", "white"))
+    span = high - low
+    return torch.where(span == 0, 0.0, (pixel_values - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
 
 
 def _pixels(images: Sequence[Image.Image], processor: Any) -> torch.Tensor:

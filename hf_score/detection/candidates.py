@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..attribution import Explainer, find_layer
-from ..data import ImageCollator, viewable
+from ..data import viewable
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
 from .clusters import cluster_candidates, describe_clusters
 from .masks import relevance_mask
 from .proposals import suspicion
 from .samples import SpuriousSamples
-from .scan import ScanHit, UnreadableImage, decoded, fetch, scan
+from .scan import ScanHit, UnreadableImage, fetch, pixels_of, scan
 from .selection import Decision, Selection
 
 __all__ = ["Candidates", "explain_hits", "find_candidates", "model_fingerprint"]
@@ -130,10 +130,9 @@ class Candidates:
         if missing:
             raise SelectionError(f"the selection keeps sample {missing[0]}, which is not among the candidates.")
         rows = [place[d.idx] for d in selection.spurious]
-        collator = ImageCollator(processor)
-        items = [{**decoded(item), "label": 0} for item in fetch(dataset, self.position[rows].tolist())]
+        items = fetch(dataset, self.position[rows].tolist())
         return SpuriousSamples(
-            pixel_values=collator(items)["pixel_values"] if items else torch.empty(0, 3, *self.masks.shape[1:]),
+            pixel_values=pixels_of(items, processor) if items else torch.empty(0, 3, *self.masks.shape[1:]),
             masks=torch.from_numpy(self.masks[rows]),
             labels=torch.from_numpy(self.labels[rows]),
             idx=torch.from_numpy(self.idx[rows]),
@@ -283,16 +282,16 @@ def explain_hits(
         raise SelectionError("the scan has found no image: check the data set and the classes to keep.")
     state = PartialState()
     device = next(model.parameters()).device
-    collator = ImageCollator(processor)
     probe = find_layer(model, layer)
     parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
     own: list[tuple[int, dict[str, Tensor]]] = []
     with Explainer(model, batch_size=batch_size) as explainer:
         numbers = range(state.process_index, len(parts), state.num_processes)
+        # In one go: every call reads a stream from its beginning.
+        items = iter(fetch(dataset, [hit.position for number in numbers for hit in parts[number]]))
         for number in tqdm(numbers, desc="Explain", unit="batch", leave=False, disable=not state.is_main_process):
             part = parts[number]
-            items = [{**decoded(item), "label": 0} for item in fetch(dataset, [hit.position for hit in part])]
-            pixel_values = collator(items)["pixel_values"].to(device)
+            pixel_values = pixels_of([next(items) for _ in part], processor).to(device)
             targets = torch.tensor([hit.label for hit in part], device=device)
             original = explainer.explain(pixel_values, targets)
             assert original.relevance is not None

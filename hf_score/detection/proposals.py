@@ -13,10 +13,9 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from ..data import ImageCollator
 from ..penalty import margin
 from .samples import HostImages
-from .scan import decoded, fetch
+from .scan import fetch, pixels_of
 
 if TYPE_CHECKING:
     from .candidates import Candidates
@@ -129,11 +128,9 @@ def _batches(
     candidates: Candidates, dataset: Any, processor: Any, batch_size: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """Rows (b,), processed images (b, 3, H, W) and masks (b, H, W) of the candidates, in order."""
-    collator = ImageCollator(processor)
     for start in range(0, len(candidates), batch_size):
         rows = np.arange(start, min(start + batch_size, len(candidates)))
-        items = fetch(dataset, candidates.position[rows].tolist())
-        images = collator([{**decoded(item), "label": 0} for item in items])["pixel_values"]
+        images = pixels_of(fetch(dataset, candidates.position[rows].tolist()), processor)
         yield rows, images, torch.from_numpy(candidates.masks[rows]).to(images.device)
 
 

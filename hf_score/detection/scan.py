@@ -28,7 +28,7 @@ from ..data import ImageCollator
 from ..errors import DataError, SelectionError
 from ..files import write_json
 
-__all__ = ["ScanHit", "ScanResult", "UnreadableImage", "fetch", "scan"]
+__all__ = ["ScanHit", "ScanResult", "UnreadableImage", "fetch", "pixels_of", "scan"]
 
 SCHEMA = "hf-score/scan/1"
 #: Images of one shard of a data set that is no stream; a stream's shards are its files.
@@ -206,7 +206,7 @@ class _Batches(torch.utils.data.IterableDataset):
     """The batches of some shards, shared out over the workers of a `DataLoader`."""
 
     def __init__(self, source: _Source, shards: Sequence[int], processor: Any) -> None:
-        self.source, self.shards, self.collator = source, shards, ImageCollator(processor)
+        self.source, self.shards, self.processor = source, shards, processor
 
     def __iter__(self) -> Iterator[_Batch]:
         worker = torch.utils.data.get_worker_info()
@@ -224,7 +224,7 @@ class _Batches(torch.utils.data.IterableDataset):
         for position, item in entries:
             idx = int(item.get("idx", position))
             try:
-                items.append({**decoded(item), "label": 0})
+                items.append(_decoded(item))
             except Exception as error:  # decoders raise whatever they like on a broken file
                 reason = " ".join(str(error).split()) or type(error).__name__
                 batch.unreadable.append(UnreadableImage(position, idx, reason[:200]))
@@ -234,7 +234,7 @@ class _Batches(torch.utils.data.IterableDataset):
             batch.idx.append(idx)
             batch.labels.append(-1 if label is None else int(label))
         if items:
-            batch.pixel_values = self.collator(items)["pixel_values"]
+            batch.pixel_values = _collated(items, self.processor)
         return batch
 
 
@@ -249,7 +249,16 @@ def _undecoded(dataset: Any) -> Any:
     return dataset if name == "image" else dataset.rename_column(name, "image")
 
 
-def decoded(item: Any) -> Any:
+def pixels_of(items: Sequence[Any], processor: Any) -> torch.Tensor:
+    """What `fetch` has brought, as (B, 3, H, W) for the model."""
+    return _collated([_decoded(item) for item in items], processor)
+
+
+def _collated(items: Sequence[Any], processor: Any) -> torch.Tensor:
+    return ImageCollator(processor)([{**item, "label": 0} for item in items])["pixel_values"]
+
+
+def _decoded(item: Any) -> Any:
     """The item's image, decoded and loaded, or its `pixel_values`."""
     if "pixel_values" in item:
         return {"pixel_values": item["pixel_values"]}

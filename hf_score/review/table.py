@@ -15,11 +15,10 @@ from datasets import Dataset, Image
 from PIL import Image as PILImage
 
 from ..data.pixels import to_rgb
+from ..detection.candidates import SCHEMA
 from ..errors import SelectionError
 
 __all__ = ["CandidateTable", "Group"]
-
-SCHEMA = "hf-score/candidates/2"
 
 
 @dataclass(frozen=True)

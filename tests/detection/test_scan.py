@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, load_dataset
 from PIL import Image as PILImage
 from tiny import square_images, tiny_processor, tiny_vit
 
@@ -91,6 +91,22 @@ def test_candidates_of_a_stream_are_those_of_the_data_set(small_shards, tmp_path
     assert loaded.class_names == ("plain", "square")
     for idx, image in zip(loaded.idx, loaded.images, strict=True):  # of the model's size already
         np.testing.assert_array_equal(np.asarray(image), np.asarray(PILImage.open(io.BytesIO(png(int(idx) - 100)))))
+
+
+def test_a_stream_is_read_once_to_scan_and_once_to_explain():
+    starts = []
+
+    def rows():
+        starts.append(1)
+        for i in range(20):
+            yield {"image": {"bytes": png(i), "path": None}, "label": i % 2}
+
+    features = Features({"image": Image(), "label": ClassLabel(names=["plain", "square"])})
+    stream = IterableDataset.from_generator(rows, features=features)
+    find_candidates(
+        tiny_vit(), stream, processor=tiny_processor(), dataset_fingerprint="d", num_candidates=10, batch_size=4
+    )
+    assert len(starts) == 2
 
 
 def test_a_parquet_stream_from_disk_can_be_scanned(tmp_path):
