@@ -772,7 +772,7 @@ def _training_fields(config: SCOREConfig) -> dict[str, Any]:
         "bf16",
         "fp16",
     )
-    return {**config.score_fields(), **{name: getattr(config, name) for name in names}}
+    return {**config.own_fields(), **{name: getattr(config, name) for name in names}}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
