@@ -194,7 +194,9 @@ def load_data(
         if train_groups is None or group_names is None
         else np.bincount(train_groups[keep], minlength=len(group_names)).tolist(),
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
-        train_groups={int(row): int(train_groups[row]) for row in keep} if with_train_groups else None,
+        train_groups={int(row): int(train_groups[row]) for row in keep}
+        if with_train_groups and train_groups is not None
+        else None,
         unreadable=unreadable,
         licence=benchmark.licence if benchmark else None,
         source=source,
