@@ -32,8 +32,8 @@ SHARD_SIZE = 1024
 class FolderBuilder(GeneratorBasedBuilder):
     """A `datasets` builder over a raw folder, without a loading script.
 
-    A subclass says what the rows are (`plan`, no image is opened) and makes the image of one (`example`). Every row has
-    `idx` (its place in the split), `name` (its file in a built folder), `label` and `spurious`, the attribute; the
+    A subclass says what the rows are (`plan`, no image is opened) and makes the image of one (`example`). Every row
+    has `idx` (its place in the split), `name` (its file in a built folder), `label` and `spurious`, the attribute; the
     columns of a subclass come on top. All draws depend on the configuration's seed alone.
 
     Args:

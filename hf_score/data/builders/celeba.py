@@ -35,8 +35,8 @@ class CelebA(FolderBuilder):
                 label, spurious = (int(int(attributes[name][column]) > 0) for column in ("Blond_Hair", "Male"))
             except (KeyError, IndexError, ValueError) as error:
                 raise DataError(
-                    f"The lists in '{self.folder}' have no 0, 1 or 2 as the partition of '{name}', or no number as its "
-                    "Blond_Hair or Male; take CelebA's own lists."
+                    f"The lists in '{self.folder}' have no 0, 1 or 2 as the partition of '{name}', or no number as "
+                    "its Blond_Hair or Male; take CelebA's own lists."
                 ) from error
             rows[split].append({"name": name, "label": label, "spurious": spurious, "path": str(images / name)})
         return {split: numbered(found) for split, found in rows.items()}

@@ -8,7 +8,8 @@ image twice, without and with a cut-out that is not in training and does not tou
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,14 @@ class ISIC(FolderBuilder):
     """A folder with
 
     - `images/`: `<id>.jpg` or `.png`;
-    - `labels.csv`: a column of ids (`isic_id`, `image_id`, `image_name` or `image`), one with 1 for malignant (`label`,
-      `target`, `malignant`, `melanoma` or `MEL`), and `split` (train, validation, test), or none;
+    - `labels.csv`: a column of ids (`isic_id`, `image_id`, `image_name` or `image`), one with 1 for malignant
+      (`label`, `target`, `malignant`, `melanoma` or `MEL`), and `split` (train, validation, test), or none;
     - `lesions/`: masks of the lesion, `<id>.png`, `<id>_segmentation.png` or `<id>_lesion.png`: of all images that
       validation and test may take;
     - `patches/`: masks of the patches that are there by nature, `<id>.png` or `<id>_patch.png`. These images are the
       patched ones of training, and what is under the mask is a cut-out for others;
-    - `cutouts/`: further cut-outs, RGBA, transparent outside of the patch, as large as the image they are from. A third
-      is kept for evaluation.
+    - `cutouts/`: further cut-outs, RGBA, transparent outside of the patch, as large as the image they are from. A
+      third is kept for evaluation.
 
     An image with a natural patch is in no evaluation, and in no class but the benign one: there it gives its cut-out
     alone. `mask` is the patch.
@@ -141,21 +142,20 @@ class ISIC(FolderBuilder):
 
     def _split(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> None:
         """Fill in the splits that are not given; validation and test get images with a lesion mask."""
-        for label in (0, 1):
-            own = [entry for entry in entries if entry["label"] == label and entry["split"] is None]
-            for natural in (False, True):  # of the natural patches too, so that each split has cut-outs of its own
-                some = [e for e in own if (e["patch"] is not None) == natural and (natural or e["lesion"])]
-                some = [some[i] for i in rng.permutation(len(some))]
-                total = sum((entry["patch"] is not None) == natural for entry in own)
-                for split, share in (
-                    ("test", self.config.test_share),
-                    ("validation", self.config.validation_share),
-                ):
-                    for entry in some[: round(share * total)]:
-                        entry["split"] = split
-                    some = some[round(share * total) :]
-            for entry in own:
-                entry["split"] = entry["split"] or "train"
+        shares = {"validation": self.config.validation_share, "test": self.config.test_share}
+        # Of the natural patches too, so that each split has cut-outs of its own.
+        for label, natural in itertools.product((0, 1), (False, True)):
+            own = [
+                entry
+                for entry in entries
+                if entry["split"] is None and entry["label"] == label and bool(entry["patch"]) == natural
+            ]
+            able = [own[i] for i in rng.permutation(len(own)) if natural or own[i]["lesion"]]
+            splits = [split for split, share in shares.items() for _ in range(round(share * len(own)))]
+            for entry, split in zip(able, splits, strict=False):
+                entry["split"] = split
+        for entry in entries:
+            entry["split"] = entry["split"] or "train"
 
     def _donors(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, list[tuple[str, Any]]]:
         """Cut-outs by split, as (id, where it is)."""
@@ -170,8 +170,8 @@ class ISIC(FolderBuilder):
             donors[kind].append((more[i].stem, (str(more[i]), None)))
         if not donors["evaluation"]:
             raise DataError(
-                f"No cut-outs in '{self.folder}' are left for evaluation; put some into cutouts/, or images with a mask "
-                "in patches/ into the test split."
+                f"No cut-outs in '{self.folder}' are left for evaluation; put some into cutouts/, or images with a "
+                "mask in patches/ into the test split."
             )
         return {split: donors["train" if split == "train" else "evaluation"] for split in SPLITS}
 
@@ -220,22 +220,24 @@ def insert_patch(
     """
     blocked = np.zeros((image.height, image.width), bool) if lesion is None else np.asarray(lesion) > 127
     best: tuple[int, np.ndarray, PILImage.Image] | None = None
-    flips = [(bool(flip & 1), bool(flip & 2)) for flip in rng.permutation(4)]
-    for shrink in SHRINK:
-        for mirror, flip in flips:
-            own = ImageOps.mirror(cut_out) if mirror else cut_out
-            layer = _laid(ImageOps.flip(own) if flip else own, image.size, shrink)
-            inside = np.asarray(layer.getchannel("A")) > 127
-            overlap = int((inside & blocked).sum())
-            if best is None or overlap < best[0]:
-                best = overlap, inside & ~blocked, layer
-            if not overlap:
-                break
-        if best is not None and not best[0]:
+    for layer in _placements(cut_out, image.size, rng):
+        inside = np.asarray(layer.getchannel("A")) > 127
+        overlap = int((inside & blocked).sum())
+        if best is None or overlap < best[0]:
+            best = overlap, inside & ~blocked, layer
+        if not overlap:
             break
     assert best is not None
     mask = PILImage.fromarray((best[1] * 255).astype(np.uint8))
     return PILImage.composite(best[2].convert("RGB"), image, mask), mask
+
+
+def _placements(cut_out: PILImage.Image, size: tuple[int, int], rng: np.random.Generator) -> Iterator[PILImage.Image]:
+    """The cut-out on transparent images of `size`, mirrored in all ways, ever smaller."""
+    flips = [(bool(flip & 1), bool(flip & 2)) for flip in rng.permutation(4)]
+    for shrink, (mirror, flip) in itertools.product(SHRINK, flips):
+        turned = ImageOps.mirror(cut_out) if mirror else cut_out
+        yield _laid(ImageOps.flip(turned) if flip else turned, size, shrink)
 
 
 def _laid(cut_out: PILImage.Image, size: tuple[int, int], shrink: float) -> PILImage.Image:

@@ -45,8 +45,9 @@ class KneeConfig(BuilderConfig):
 
 
 class Knee(FolderBuilder):
-    """`train/`, `val/` and `test/`, each with the grades `0/` to `4/` of PNG files (Chen et al., 2019); others, such as
-    `auto_test/`, are not read.
+    """`train/`, `val/` and `test/`, each with the grades `0/` to `4/` of PNG files (Chen et al., 2019).
+
+    Other folders, such as `auto_test/`, are not read. `mask` is the marker.
     """
 
     BUILDER_CONFIG_CLASS = KneeConfig
@@ -70,7 +71,7 @@ class Knee(FolderBuilder):
                 "give a size above 0, and no more than 1 together."
             )
         rng = np.random.default_rng(recipe.seed)
-        plan = {}
+        plan: dict[str, list[dict[str, Any]]] = {}
         for split, name in SPLITS.items():
             rows = [row for grade in range(5) for row in self._grade(name, grade)]
             if not rows:

@@ -26,9 +26,9 @@ __all__ = ["Waterbirds", "WaterbirdsConfig", "compose"]
 SPLITS = ("train", "validation", "test")
 #: Seabirds and waterfowl: a species is a water bird if its name has one of these in it.
 WATER_BIRDS = (
-    "albatross auklet cormorant frigatebird fulmar gull jaeger kittiwake pelican puffin tern "
-    "gadwall grebe mallard merganser guillemot pacific_loon"
-).split()
+    *("albatross", "auklet", "cormorant", "frigatebird", "fulmar", "gull", "jaeger", "kittiwake", "pelican", "puffin"),
+    *("tern", "gadwall", "grebe", "mallard", "merganser", "guillemot", "pacific_loon"),
+)
 #: place 0 (land) and 1 (water), as Places365 calls them.
 PLACES = (("bamboo_forest", "forest/broadleaf"), ("ocean", "lake/natural"))
 #: Of CUB's training images, by class. One fifth of all was drawn for validation without a published seed; these are
