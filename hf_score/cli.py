@@ -23,9 +23,11 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
-  families  list the models that can be explained, and how
+  families    list the models that can be explained, and how
+  benchmarks  list the data sets that are known by name; hf-score benchmarks NAME tells all about one
+  build       hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
 
-All but review, push and families take the options of run, --output_dir is the run folder. A step runs the steps
+All but the last five take the options of run, --output_dir is the run folder. A step runs the steps
 before it where needed.
 """
 
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "review": _review,
         "push": _push,
         "families": _families,
+        "benchmarks": _benchmarks,
+        "build": _build,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -109,6 +113,31 @@ def _families(words: list[str]) -> None:
         print(f"{name}\n    default   {default}\n    also      {others}\n    tested on {examples}")
     for kind, reason in REFUSED.items():
         print(f"not {kind}, because {reason}")
+
+
+def _benchmarks(words: list[str]) -> None:
+    from .data import list_benchmarks
+    from .data.build import describe, registered
+
+    for benchmark in [registered(word) for word in words] or list_benchmarks():
+        print(describe(benchmark) if words else f"{benchmark.name}\n    {benchmark.description}")
+
+
+def _build(words: list[str]) -> None:
+    import argparse
+
+    from .data.build import build, recipe_of, registered
+
+    names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
+    names.add_argument("name", help="a benchmark, see `hf-score benchmarks`")
+    name = names.parse_args(words[:1]).name
+    parser = HfArgumentParser(recipe_of(registered(name)), prog=f"hf-score build {name}")  # type: ignore[arg-type]
+    parser.add_argument("--source", required=True, help="folder with the raw public files")
+    parser.add_argument("--output_dir", required=True, help="folder to write")
+    parser.add_argument("--any_counts", action="store_true", help="do not insist on the official counts")
+    options = vars(parser.parse_args(words[1:]))
+    any_counts = options.pop("any_counts")
+    print(build(name, options.pop("source"), options.pop("output_dir"), check_counts=not any_counts, **options))
 
 
 def _push(words: list[str]) -> None:

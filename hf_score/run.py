@@ -86,6 +86,9 @@ class RunArguments:
 
     model: str = field(metadata={"help": "Hub id, local folder, or timm name."})
     dataset: str = field(metadata={"help": "Hub id, local imagefolder with metadata.csv, or registered benchmark."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "A benchmark's raw folder, or what `hf-score build` made of it."}
+    )
     weights: str | None = field(default=None, metadata={"help": "Local safetensors weights for a timm name."})
     from_scratch: bool = field(default=False, metadata={"help": "Start a timm model from random weights."})
     image_size: int | None = field(default=None, metadata={"help": "Input size in pixels. Default: the model's."})
@@ -158,6 +161,7 @@ class Run:
         a = self.arguments
         return load_data(
             a.dataset,
+            data_dir=a.data_dir,
             label_column=a.label_column,
             group_column=a.group_column,
             class_names=a.class_names.split(",") if a.class_names else None,

@@ -21,7 +21,7 @@ from datasets import (
 )
 from PIL import Image as PILImage
 
-from ...errors import DataError
+from hf_score.errors import DataError
 
 __all__ = ["FolderBuilder", "encoded", "open_image"]
 

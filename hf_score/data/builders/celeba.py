@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError
-from .base import FolderBuilder, numbered, on_disk
+from hf_score.data.builders.base import FolderBuilder, numbered, on_disk
+from hf_score.errors import DataError
 
 __all__ = ["CelebA"]
 

@@ -19,8 +19,8 @@ from datasets import BuilderConfig
 from PIL import Image as PILImage
 from PIL import ImageOps
 
-from ...errors import DataError
-from .base import FolderBuilder, encoded, numbered, open_image
+from hf_score.data.builders.base import FolderBuilder, encoded, numbered, open_image
+from hf_score.errors import DataError
 
 __all__ = ["ISIC", "ISICConfig", "insert_patch"]
 

@@ -16,8 +16,8 @@ from datasets import BuilderConfig
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
-from ...errors import DataError
-from .base import FolderBuilder, encoded, numbered, on_disk, open_image
+from hf_score.data.builders.base import FolderBuilder, encoded, numbered, on_disk, open_image
+from hf_score.errors import DataError
 
 __all__ = ["Knee", "KneeConfig", "marker_mask"]
 

@@ -18,8 +18,8 @@ from datasets import BuilderConfig
 from PIL import Image as PILImage
 from PIL import ImageOps
 
-from ...errors import DataError
-from .base import FolderBuilder, encoded, numbered, on_disk, open_image
+from hf_score.data.builders.base import FolderBuilder, encoded, numbered, on_disk, open_image
+from hf_score.errors import DataError
 
 __all__ = ["Waterbirds", "WaterbirdsConfig", "compose"]
 
@@ -35,7 +35,7 @@ PLACES = (("bamboo_forest", "forest/broadleaf"), ("ocean", "lake/natural"))
 #: the numbers that came out, so that a new draw has the group counts of the published sets.
 TRAIN_IMAGES = (4615, 1379)
 VALIDATION_IMAGES = {0.95: (933, 266), 1.0: (921, 278)}
-PLACES_ROOTS = ("", "places365", "places", "places365/data_large", "places365/data_256", "data_large", "data_256")
+PLACES_ROOTS = ("", "places365", "places365/data_large", "places365/data_256")
 
 
 @dataclass
@@ -54,7 +54,8 @@ class Waterbirds(FolderBuilder):
     - the published one: `metadata.csv` (img_id, img_filename, y, split, place, place_filename) and the images it
       names; CUB's `segmentations/`, here or in `CUB_200_2011/`, give the masks and may be absent;
     - the raw one: `CUB_200_2011/` (images.txt, train_test_split.txt, images/) with its `segmentations/`, inside or
-      beside it, and the four Places folders, in one of `PLACES_ROOTS`.
+      beside it, and Places' folders bamboo_forest, forest/broadleaf (land), ocean and lake/natural (water), here or
+      in `places365/`, there perhaps in `data_large/` or `data_256/` and under their first letters.
 
     `bird_mask` is the bird; the region of the attribute is what is outside of it.
     """
@@ -125,6 +126,8 @@ class Waterbirds(FolderBuilder):
                         f"Line {line} of '{path}' lacks a number or a name in one of img_id, img_filename, y, split, "
                         "place; correct it."
                     ) from error
+                if Path(name).is_absolute() or ".." in Path(name).parts:
+                    raise DataError(f"Line {line} of '{path}' names '{name}', outside of its folder; correct it.")
                 if label not in (0, 1) or place not in (0, 1) or split not in (0, 1, 2):
                     raise DataError(
                         f"Line {line} of '{path}' has y {label}, place {place}, split {split}, but y and place are 0 "
