@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from datasets import ClassLabel, Image, IterableDataset, Value
+from datasets import ClassLabel, Features, Image, IterableDataset, Value
 
 from hf_score.data.sources import read_source
 from hf_score.errors import DataError
@@ -86,4 +86,4 @@ def _numbered(rows: IterableDataset, feature: Any, class_names: Sequence[str] | 
         return {"label": ids[name]}
 
     assert rows.features is not None
-    return rows.map(number, features=rows.features | {"label": ClassLabel(names=list(ids))})
+    return rows.map(number, features=Features(rows.features | {"label": ClassLabel(names=list(ids))}))

@@ -99,23 +99,16 @@ class Waterbirds(FolderBuilder):
             image = encoded(compose(bird, mask, open_image(row["place_path"], "RGB")), "JPEG")
         return {"image": image, "bird_mask": on_disk(row["mask_path"])}
 
-    def _segmentation(self, img_filename: str) -> Path | None:
-        name = Path(img_filename).with_suffix(".png")
+    def _segmentations(self) -> dict[str, str]:
+        """CUB's segmentations by the name of the photograph, without its ending."""
         homes = (self.folder / "segmentations", self.folder / "CUB_200_2011" / "segmentations")
-        return next((home / name for home in homes if (home / name).is_file()), None)
-
-    def _row(self, img_id: int, img_filename: str, **others: Any) -> dict[str, Any]:
-        mask = self._segmentation(img_filename)
-        return {
-            "img_id": img_id,
-            "img_filename": img_filename,
-            "name": img_filename,
-            "mask_path": None if mask is None else str(mask),
-            **others,
-        }
+        home = next((home for home in homes if home.is_dir()), None)
+        if home is None:
+            return {}
+        return {str(path)[len(str(home)) + 1 : -len(".png")]: str(path) for path in home.rglob("*.png")}
 
     def _published(self) -> Iterator[dict[str, Any]]:
-        path = self.folder / "metadata.csv"
+        folder, path, masks = str(self.folder), self.folder / "metadata.csv", self._segmentations()
         with open(path, newline="", encoding="utf-8") as file:
             for line, row in enumerate(csv.DictReader(file), start=2):
                 try:
@@ -126,40 +119,51 @@ class Waterbirds(FolderBuilder):
                         f"Line {line} of '{path}' lacks a number or a name in one of img_id, img_filename, y, split, "
                         "place; correct it."
                     ) from error
-                if Path(name).is_absolute() or ".." in Path(name).parts:
+                if name.startswith("/") or ".." in name.split("/"):
                     raise DataError(f"Line {line} of '{path}' names '{name}', outside of its folder; correct it.")
                 if label not in (0, 1) or place not in (0, 1) or split not in (0, 1, 2):
                     raise DataError(
                         f"Line {line} of '{path}' has y {label}, place {place}, split {split}, but y and place are 0 "
                         "or 1 and split is 0, 1 or 2; correct it."
                     )
-                yield self._row(
-                    img_id,
-                    name,
-                    label=label,
-                    spurious=place,
-                    split=split,
-                    place_filename=row.get("place_filename") or "",
-                    bird_path=str(self.folder / name),
-                    place_path=None,
-                )
+                yield {
+                    "img_id": img_id,
+                    "img_filename": name,
+                    "name": name,
+                    "label": label,
+                    "spurious": place,
+                    "split": split,
+                    "place_filename": row.get("place_filename") or "",
+                    "bird_path": f"{folder}/{name}",
+                    "mask_path": masks.get(name.rsplit(".", 1)[0]),
+                    "place_path": None,
+                }
 
     def _drawn(self) -> list[dict[str, Any]]:
         """Split, place and background of every bird, drawn anew."""
         cub, rng = self.folder / "CUB_200_2011", np.random.default_rng(self.config.seed)
         if not 0 <= self.config.correlation <= 1:
             raise DataError(f"correlation is {self.config.correlation}: give a share from 0 to 1.")
-        in_train = {line[0]: line[1] == "1" for line in _table(cub / "train_test_split.txt")}
+        masks, in_train = self._segmentations(), dict(_table(cub / "train_test_split.txt"))
         rows = []
         for img_id, name in _table(cub / "images.txt"):
-            species = name.split("/")[0].split(".")[-1].lower()
-            row = self._row(int(img_id), name, bird_path=str(cub / "images" / name))
-            if row["mask_path"] is None:
+            if (mask := masks.get(name.rsplit(".", 1)[0])) is None:
                 raise DataError(
                     f"There is no segmentation of '{name}'; put CUB's segmentations/ into '{self.folder}'."
                 )
-            rows.append({**row, "label": int(any(bird in species for bird in WATER_BIRDS)), "spurious": 0})
-            rows[-1]["split"] = 0 if in_train[img_id] else 2
+            species = name.split("/")[0].split(".")[-1].lower()
+            rows.append(
+                {
+                    "img_id": int(img_id),
+                    "img_filename": name,
+                    "name": name,
+                    "label": int(any(bird in species for bird in WATER_BIRDS)),
+                    "spurious": 0,
+                    "split": 0 if in_train[img_id] == "1" else 2,
+                    "bird_path": f"{cub}/images/{name}",
+                    "mask_path": mask,
+                }
+            )
 
         held = VALIDATION_IMAGES.get(self.config.correlation, VALIDATION_IMAGES[0.95])
         for label in (0, 1):
