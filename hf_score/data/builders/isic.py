@@ -38,6 +38,9 @@ class ISICConfig(BuilderConfig):
     seed: int = field(default=0, metadata={"help": "Seed of the split, the cut-outs and their places."})
     image_size: int = field(default=256, metadata={"help": "Shorter side in pixels; 0 leaves images as they are."})
     patch_share: float = field(default=0.5, metadata={"help": "Share of benign training images with a patch."})
+    max_lesion: float = field(
+        default=0.5, metadata={"help": "Largest share of an evaluation image that its lesion may cover."}
+    )
     validation_share: float = field(default=0.1, metadata={"help": "Share of each class, where no split is given."})
     test_share: float = field(default=0.2, metadata={"help": "Share of each class, where no split is given."})
 
@@ -141,7 +144,7 @@ class ISIC(FolderBuilder):
                 yield row[name], int(float(row[label])), split
 
     def _split(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> None:
-        """Fill in the splits that are not given; validation and test get images with a lesion mask."""
+        """Fill in the splits that are not given."""
         shares = {"validation": self.config.validation_share, "test": self.config.test_share}
         # Of the natural patches too, so that each split has cut-outs of its own.
         for label, natural in itertools.product((0, 1), (False, True)):
@@ -150,12 +153,18 @@ class ISIC(FolderBuilder):
                 for entry in entries
                 if entry["split"] is None and entry["label"] == label and bool(entry["patch"]) == natural
             ]
-            able = [own[i] for i in rng.permutation(len(own)) if natural or own[i]["lesion"]]
+            able = (own[i] for i in rng.permutation(len(own)) if natural or self._has_room(own[i]))
             splits = [split for split, share in shares.items() for _ in range(round(share * len(own)))]
-            for entry, split in zip(able, splits, strict=False):
+            for split, entry in zip(splits, able, strict=False):
                 entry["split"] = split
         for entry in entries:
             entry["split"] = entry["split"] or "train"
+
+    def _has_room(self, entry: dict[str, Any]) -> bool:
+        """Whether there is a lesion mask, and room for a patch beside the lesion."""
+        if entry["lesion"] is None:
+            return False
+        return float((np.asarray(open_image(entry["lesion"], "L")) > 127).mean()) <= self.config.max_lesion
 
     def _donors(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, list[tuple[str, Any]]]:
         """Cut-outs by split, as (id, where it is)."""
@@ -194,10 +203,10 @@ class ISIC(FolderBuilder):
         for entry in own:
             if entry["patch"]:
                 continue
-            if entry["lesion"] is None:
+            if not self._has_room(entry):
                 raise DataError(
-                    f"Image '{entry['isic_id']}' of split '{entry['split']}' has no mask in lesions/; add it, or move "
-                    "the image to train."
+                    f"Image '{entry['isic_id']}' of split '{entry['split']}' has no mask in lesions/, or a lesion on "
+                    f"more than {self.config.max_lesion:.0%} of it; add the mask, or move the image to train."
                 )
             rows.append({**entry, "name": f"{entry['isic_id']}.png"})
             rows.append({**_with_patch(entry, donors, rng), "name": f"{entry['isic_id']}_patch.png"})

@@ -113,12 +113,15 @@ def test_splits_can_be_given(raw, tmp_path):
         load_data("isic_patches", data_dir=folder)
 
 
-def test_a_lesion_that_fills_the_image_leaves_no_room(raw, tmp_path):
+def test_lesions_that_leave_no_room_are_not_evaluated(tmp_path):
     folder = write_isic(tmp_path / "isic")
-    for path in (folder / "lesions").glob("*.png"):
-        disc(path, (-60, -60, 120, 100), size=(60, 40))
-    with pytest.raises(DataError, match=r"The lesion of .* leaves no room"):
-        build("isic_patches", folder, tmp_path / "out")
+    for i in range(6, 12):
+        disc(folder / "lesions" / f"ISIC_{i:07d}_segmentation.png", (-60, -60, 120, 100), size=(60, 40))
+    for seed in range(3):
+        plan = ISIC(folder, seed=seed).plan()
+        assert len(plan["test"]) == 10
+        large = {f"ISIC_{i:07d}" for i in range(6, 12)}
+        assert not large & {row["isic_id"] for split in ("validation", "test") for row in plan[split]}
 
 
 @pytest.mark.parametrize(
