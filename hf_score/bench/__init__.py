@@ -29,12 +29,17 @@ def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     folder = Path(folder)
     if not len(store.rows):
         raise HFScoreError(f"{store.path} has no rows: run the plan first.")
-    write_text(folder / "tables.md", document(plan, store.rows))
-    write_text(folder / "tables.tex", document(plan, store.rows, form="latex"))
+    pictures = []
     for plot in (against_supervision, before_after, against_lambda):
         figure = plot(plan, store.rows)
         if figure is not None:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
             write_bytes(folder / f"{plot.__name__.replace('_', '-')}.png", buffer.getvalue())
+            pictures.append(f"![{(plot.__doc__ or '').splitlines()[0]}]({plot.__name__.replace('_', '-')}.png)\n")
+    heading = (
+        f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
+    )
+    write_text(folder / "tables.md", "\n".join([heading, *pictures, document(plan, store.rows)]))
+    write_text(folder / "tables.tex", document(plan, store.rows, form="latex"))
     return folder

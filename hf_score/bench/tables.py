@@ -19,7 +19,7 @@ NOTE = (
     "Mean ± standard deviation over seeds, in %. Every figure is of the evaluation with the best label-free estimate; "
     f"{ORACLE} is chosen by the worst group of a validation set with group labels instead, which only an oracle has. "
     "*Relevance*: share of the positive relevance inside the true region of the attribute, test images. *Flips*: "
-    "share of rightly classified test images that change class when the region of an image of another class is inserted."
+    "share of rightly classified test images that change class when the region of another class's image is inserted."
 )
 
 #: heading → (column, whether the oracle chooses)
@@ -92,7 +92,9 @@ def document(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex
     main, ablations = rows[rows["ablation"].isna()], rows[rows["ablation"].notna()]
     parts = []
     if form == "markdown":
-        parts += [f"{NOTE} Hardware: {', '.join(sorted(rows['hardware'].unique()))}. {plan.about}".strip() + "\n"]
+        commits = ", ".join(sorted({str(commit)[:8] for commit in rows["git_commit"]}))
+        hardware = ", ".join(sorted(rows["hardware"].unique()))
+        parts += [f"{plan.about}\n" if plan.about else "", f"{NOTE}\n", f"{len(rows)} runs; {hardware}; {commits}.\n"]
     parts += [_titled("Worst group, label-free choice", overview(plan, main), form)]
     parts += [_titled(f"Worst group {ORACLE}, an oracle's choice", overview(plan, main, oracle=True), form)]
     names = ordered_names(plan, main)
