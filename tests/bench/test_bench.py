@@ -18,11 +18,11 @@ from hf_score.errors import HFScoreError
 
 PLAN = {
     "seeds": [0],
-    "sets": {"fashion": {"load": {"dataset": "fashion_patch", "num_train": 200}, "samples": {"mask_area": 0.1}}},
+    "sets": {"fashion": {"load": {"dataset": "fashion_patch", "num_train": 300}, "samples": {"mask_area": 0.1}}},
     "models": {
         "cnn": {
             "load": {"name_or_path": "test_resnet", "from_scratch": True, "image_size": 32},
-            "erm": {"num_train_epochs": 2, "learning_rate": 2e-3},
+            "erm": {"num_train_epochs": 3, "learning_rate": 2e-3},
             "finetune": {"num_train_epochs": 1, "learning_rate": 5e-4, "class_balanced": True},
         }
     },
