@@ -6,6 +6,7 @@
 
 from .afr import AFRConfig, AFRTrainer
 from .base import BaselineConfig, BaselineTrainer
+from .cdep import CDEPConfig, CDEPTrainer
 from .cnc import CnCConfig, CnCTrainer
 from .dfr import DFRConfig, DFRTrainer
 from .erm import ContinuedERMTrainer, ERMTrainer
@@ -14,6 +15,7 @@ from .jtt import JTTConfig, JTTTrainer
 from .last_layer import CBLLRConfig, CBLLRTrainer
 from .lff import LfFConfig, LfFTrainer
 from .masktune import MaskTuneConfig, MaskTuneTrainer
+from .prusc import PruSCConfig, PruSCTrainer
 from .reweighting import ReweightingTrainer
 from .rr_clarc import RRClArCConfig, RRClArCSamplesTrainer, RRClArCTrainer
 from .rrr import RRRConfig, RRRTrainer
@@ -30,6 +32,8 @@ __all__ = [
     "BaselineTrainer",
     "CBLLRConfig",
     "CBLLRTrainer",
+    "CDEPConfig",
+    "CDEPTrainer",
     "CnCConfig",
     "CnCTrainer",
     "ContinuedERMTrainer",
@@ -44,6 +48,8 @@ __all__ = [
     "LfFTrainer",
     "MaskTuneConfig",
     "MaskTuneTrainer",
+    "PruSCConfig",
+    "PruSCTrainer",
     "RRClArCConfig",
     "RRClArCSamplesTrainer",
     "RRClArCTrainer",
@@ -69,8 +75,10 @@ BASELINES: dict[str, type[BaselineTrainer]] = {
         AFRTrainer,
         CBLLRTrainer,
         SELFTrainer,
+        PruSCTrainer,
         RRClArCSamplesTrainer,
         RRRTrainer,
+        CDEPTrainer,
         DFRTrainer,
         GroupDROTrainer,
         SubsamplingTrainer,
