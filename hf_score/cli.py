@@ -23,11 +23,12 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
-  families    list the models that can be explained, and how
-  benchmarks  list the data sets that are known by name; hf-score benchmarks NAME tells all about one
-  build       hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
+  bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
+  families  list the models that can be explained, and how
+  benchmarks  list the data sets known by name; hf-score benchmarks NAME tells all about one
+  build     hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
 
-All but the last five take the options of run, --output_dir is the run folder. A step runs the steps
+The first six take the options of run, --output_dir is the run folder. A step runs the steps
 before it where needed.
 """
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": lambda rest: _step(rest, "report"),
         "review": _review,
         "push": _push,
+        "bench": _bench,
         "families": _families,
         "benchmarks": _benchmarks,
         "build": _build,
@@ -170,3 +172,30 @@ def _review(words: list[str]) -> None:
     from .review.page import serve
 
     serve(options.run, port=options.port, browser=not options.no_browser)
+
+
+def _bench(words: list[str]) -> None:
+    import argparse
+    import os
+
+    from .bench import Plan, Store, run_plan, write_tables
+
+    parser = argparse.ArgumentParser(prog="hf-score bench", description="Run what is missing of a benchmark plan.")
+    parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
+    parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="default: beside the plan")
+    parser.add_argument("--data", metavar="DIR", help="what $DATA in the plan stands for")
+    parser.add_argument("--cache", type=Path, default=Path("runs/bench"), help="images and starting models")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    for name in ("sets", "models", "methods", "seeds", "rounds"):
+        parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
+    options = parser.parse_args(words)
+    if options.data:
+        os.environ["DATA"] = str(Path(options.data).resolve())
+    plan, rows = Plan(options.plan), options.rows or options.plan.with_suffix(".parquet")
+    if options.tables:
+        print(write_tables(plan, Store(rows), options.tables))
+        return
+    keys = {"sets": "set", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
+    only = {key: getattr(options, name).split(",") for name, key in keys.items() if getattr(options, name)}
+    run_plan(plan, rows, cache=options.cache, workers=options.workers, only=only)

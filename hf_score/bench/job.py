@@ -316,6 +316,7 @@ class Job:
             extra["reference_model"] = self.start(spec.reference) if spec.reference else None
         else:
             extra["spurious_samples"] = supervision.samples
+        anytime = getattr(spec.trainer_class, "anytime", True)
         set_seed(self.seed)
         trainer: BaseTrainer = spec.trainer_class(
             model,
@@ -323,12 +324,12 @@ class Job:
             train_dataset=self.train,
             eval_dataset=self.held_out,
             processing_class=self.processor,
-            callbacks=[watch, _SomeEpochs(self.plan.evaluations)],
+            callbacks=[watch, _SomeEpochs(self.plan.evaluations if anytime else 0)],
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
         trainer.train()
-        if not watch.rows:  # a method without epochs
+        if not watch.rows:  # a method that has a model at its end alone
             trainer.evaluate()
         watch.restore(model)
         return model
@@ -445,7 +446,7 @@ class _SomeEpochs(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         epochs = int(state.num_train_epochs or 1)
         count = min(self.evaluations, epochs)
-        wanted = {round(epochs * (n + 1) / count) for n in range(count)}
+        wanted = {round(epochs * (n + 1) / count) for n in range(count)}  # none for a count of 0
         control.should_evaluate = round(state.epoch or 0) in wanted
 
 

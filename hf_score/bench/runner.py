@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -86,7 +88,6 @@ def _outcomes(plan: Plan, cells: list[Cell], cache: Path, workers: int) -> Itera
     for _ in range(workers):
         todo.put(None)
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // workers)))
-    # Daemons: they go with this process, so that nothing runs on after an interrupt.
     processes = [
         context.Process(target=_serve, args=(plan, cache, threads, todo, outcomes), daemon=True)
         for _ in range(workers)
@@ -112,9 +113,18 @@ def _job_of(cell: Cell) -> tuple[int, int, str, str]:
 
 def _serve(plan: Plan, cache: Path, threads: int, todo: Any, outcomes: Any) -> None:
     torch.set_num_threads(threads)
+    threading.Thread(target=_go_with_parent, daemon=True).start()
     while (portion := todo.get()) is not None:
         for outcome in _work(plan, portion, cache):
             outcomes.put(outcome)
+
+
+def _go_with_parent() -> None:
+    """A worker must not run on when the parent was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(plan: Plan, cells: list[Cell], cache: Path) -> Iterator[_Outcome]:

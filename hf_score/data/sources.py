@@ -77,7 +77,8 @@ def read_source(
             "what has to be in it)."
         )
     else:
-        source = _read_path(benchmark.path or name if benchmark else name, benchmark, revision, streaming)
+        path = name if benchmark is None or benchmark.path is None else benchmark.path
+        source = _read_path(path, benchmark, revision, streaming)
     splits = {
         split: next(source.splits[alias] for alias in aliases if alias in source.splits)
         for split, aliases in _SPLIT_NAMES.items()

@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 
 from hf_score.errors import DataError
 
-__all__ = ["FolderBuilder", "encoded", "open_image"]
+__all__ = ["FolderBuilder", "encoded", "numbered", "on_disk", "open_image"]
 
 #: Rows of one shard of a stream.
 SHARD_SIZE = 1024
