@@ -23,9 +23,10 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+  space     hf-score space RUN --repo_id USER/NAME: a web page where anybody can try both models, as a Space
   families  list the models that can be explained, and how
 
-All but review, push and families take the options of run, --output_dir is the run folder. A step runs the steps
+All but review, push, space and families take the options of run, --output_dir is the run folder. A step runs the steps
 before it where needed.
 """
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": lambda rest: _step(rest, "report"),
         "review": _review,
         "push": _push,
+        "space": _space,
         "families": _families,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -122,6 +124,21 @@ def _push(words: list[str]) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     options = parser.parse_args(words)
     print(push_run(options.run, options.repo_id, private=options.private))
+
+
+def _space(words: list[str]) -> None:
+    import argparse
+
+    from .space import space_from_run
+
+    parser = argparse.ArgumentParser(prog="hf-score space", description="Make a Gradio Space of a run's two models.")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--repo_id", help="OWNER/NAME of the Space on the Hub; without, nothing is pushed")
+    parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
+    parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
+    parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
+    options = vars(parser.parse_args(words))
+    print(space_from_run(options.pop("run"), **options))
 
 
 def _review(words: list[str]) -> None:

@@ -1,0 +1,253 @@
+"""A Gradio Space from a finished run: the original and the debiased model side by side, with heatmaps of both.
+
+The Space is a folder that stands alone. Its page is `templates/app.py`, copied as it is; what differs between Spaces
+is in the `space.json` written beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import CommitInfo, CommitOperationAdd, SpaceCardData
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from .. import __version__
+from ..data import ImageData, load_data, resize_mask, to_rgb
+from ..data.benchmarks import find_benchmark
+from ..detection import Candidates, Selection
+from ..errors import HFScoreError
+from ..files import atomic_folder, write_json, write_text
+from ..hub import check_checkpoint, push_files
+from ..report._templates import environment
+from ..report.card import TAGS
+from ..report.sanitise import sanitise
+
+__all__ = ["make_space", "push_space", "render_readme", "render_requirements", "space_from_run"]
+
+PACKAGE = Path(__file__).parents[1]
+#: Licences of data sets whose images may be shown to everybody, with their notice.
+PUBLIC_LICENCES = ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0")
+NUM_EXAMPLES = 8
+
+
+def space_from_run(
+    run_folder: str | Path,
+    *,
+    repo_id: str | None = None,
+    output_dir: str | Path | None = None,
+    private: bool | None = None,
+    model_id: str | None = None,
+) -> CommitInfo | Path:
+    """Make a run's Space in `output_dir`, or on the Hub, or both: `make_space`, then `push_space` where asked for.
+
+    Returns:
+        the commit, or the folder where nothing was pushed.
+
+    Raises:
+        HFScoreError: as the two, or neither place was given.
+    """
+    if repo_id is None:
+        if output_dir is None:
+            raise HFScoreError("A Space has to go somewhere: give --repo_id OWNER/NAME, --output_dir DIR, or both.")
+        return make_space(run_folder, output_dir, model_id=model_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = make_space(run_folder, output_dir or Path(temporary) / "space", model_id=model_id)
+        return push_space(folder, repo_id, private=private)
+
+
+def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str | None = None) -> Path:
+    """Write a run's Space to a folder, and return the folder. `python app.py` in it starts the page.
+
+    Images of the data set go in, and a patch cut out of a candidate that was kept as spurious-positive, if the data
+    set is a benchmark whose licence allows it.
+
+    Args:
+        run_folder: what `run_score.py` wrote.
+        output_dir: where to; a Space that is there already is replaced.
+        model_id: Hub id of the debiased model, if it was pushed; default: a copy goes into the folder.
+
+    Raises:
+        HFScoreError: there is no finished run, the folder holds something else, or gradio is not installed.
+    """
+    run_folder, output_dir = Path(run_folder), Path(output_dir)
+    if output_dir.exists() and not (output_dir / "space.json").is_file() and any(output_dir.iterdir()):
+        raise HFScoreError(f"{output_dir} holds something else than a Space: give a new or empty folder.")
+    check_checkpoint(run_folder / "model")
+    arguments = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    # With several seeds, `model/` is the first one's.
+    home = run_folder if (run_folder / "erm").is_dir() else run_folder / f"seed-{arguments['seed']}"
+    check_checkpoint(home / "erm")
+    dataset = arguments["dataset"]
+    settings: dict[str, Any] = {
+        "title": f"Shortcut or not: {sanitise(dataset)}",
+        "original": "original",
+        "debiased": model_id or "debiased",
+        "patch": None,
+        "examples": [],
+        "credits": None,
+    }
+    with atomic_folder(output_dir) as folder:
+        _copy_checkpoint(home / "erm", folder / "original")
+        if model_id is None:
+            _copy_checkpoint(run_folder / "model", folder / "debiased")
+        benchmark = find_benchmark(dataset)
+        if benchmark is not None and benchmark.licence in PUBLIC_LICENCES:
+            data = load_data(dataset)
+            settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
+            settings["examples"] = _write_examples(folder / "examples", data)
+            settings["patch"] = _write_patch(folder / "patch.png", data, home)
+            if (Path(benchmark.path) / "README.md").is_file():  # it holds the licence's notice
+                shutil.copy(Path(benchmark.path) / "README.md", folder / "examples" / "README.md")
+        if _unreleased():
+            unneeded = shutil.ignore_patterns("__pycache__", "*.parquet", ".*")
+            shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=unneeded)
+        shutil.copy(Path(__file__).parent / "templates" / "app.py", folder / "app.py")
+        write_json(folder / "space.json", settings)
+        write_text(folder / "README.md", render_readme(settings))
+        write_text(folder / "requirements.txt", render_requirements())
+    return output_dir
+
+
+def push_space(
+    folder: str | Path, repo_id: str, *, private: bool | None = None, token: str | None = None
+) -> CommitInfo:
+    """Upload a Space's folder in one commit. The repository is made if it does not exist.
+
+    Args:
+        folder: what `make_space` wrote, perhaps edited since.
+        repo_id: `owner/name`, or a name of your own.
+        private: make a new repository private; default: as your organisation sets it.
+        token: default: the one in the environment or of `hf auth login`.
+
+    Raises:
+        HFScoreError: a file holds a token, nobody is logged in, or the Hub cannot be reached or refuses.
+    """
+    folder = Path(folder)
+    operations = [
+        CommitOperationAdd(path_in_repo=path.relative_to(folder).as_posix(), path_or_fileobj=path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    return push_files(
+        lambda _: operations,
+        repo_id,
+        private=private,
+        token=token,
+        commit_message="Upload Space with hf-score",
+        repo_type="space",
+        space_sdk="gradio",
+    )
+
+
+def render_readme(settings: Mapping[str, Any]) -> str:
+    """The Space's `README.md`: front matter that tells the platform what to run, then a page for people.
+
+    Args:
+        settings: the content of `space.json`.
+
+    Raises:
+        HFScoreError: gradio, whose version the platform is told, is not installed.
+    """
+    sources = [settings["debiased"], settings["original"]]
+    metadata = SpaceCardData(
+        title=settings["title"],
+        emoji="🔍",
+        colorFrom="red",
+        colorTo="blue",
+        sdk="gradio",
+        sdk_version=_gradio_version(),
+        python_version="3.11",  # the platform's own default is too old
+        app_file="app.py",
+        license="apache-2.0",
+        models=[source for source in sources if "/" in source] or None,
+        tags=[*TAGS, "image-classification", "explainability"],
+        short_description="Put in the shortcut and see which model falls for it",
+    )
+    return (
+        environment(autoescape=False, package=__name__)
+        .get_template("README.md.jinja")
+        .render(metadata=metadata.to_yaml(line_break="\n"), bundled=_unreleased(), **settings)
+    )
+
+
+def render_requirements() -> str:
+    """The Space's `requirements.txt`: gradio as it is here, and hf-score or, where that is bundled, what it needs.
+
+    A wheel in the Space would not do: the platform installs the requirements before it has the Space's other files.
+    """
+    needed = [f"hf-score=={__version__}"]
+    if _unreleased():
+        needed = [requirement for requirement in requires("hf-score") or () if "extra ==" not in requirement]
+    return "\n".join([f"gradio=={_gradio_version()}", *needed]) + "\n"
+
+
+def _unreleased() -> bool:
+    """Whether this version cannot be on the package index, so that a Space has to bring it along."""
+    return "dev" in __version__
+
+
+def _gradio_version() -> str:
+    try:
+        return version("gradio")
+    except PackageNotFoundError:
+        raise HFScoreError("A Space is made for the installed gradio: pip install 'hf-score[review]'.") from None
+
+
+def _copy_checkpoint(source: Path, folder: Path) -> None:
+    folder.mkdir()
+    for path in [*source.glob("*.json"), *source.glob("*.safetensors")]:
+        shutil.copyfile(path, folder / path.name)  # not its mode: safetensors writes files that others cannot read
+
+
+def _write_examples(folder: Path, data: ImageData) -> list[dict[str, str]]:
+    """Test images of all groups, or of all classes where there are no groups, spread evenly over the set."""
+    folder.mkdir()
+    column, names = ("group", data.group_names) if data.group_names else ("label", data.class_names)
+    members = np.asarray(data.test[column])
+    examples = []
+    for number, name in enumerate(names):
+        rows = np.flatnonzero(members == number)
+        count = min(len(rows), NUM_EXAMPLES // len(names))
+        for place in rows[np.linspace(0, len(rows) - 1, count + 2).round().astype(int)[1:-1]]:
+            row = data.test[int(place)]
+            file = f"examples/{row['idx']}.png"
+            to_rgb(row["image"]).save(folder.parent / file)
+            examples.append({"file": file, "label": name})
+    return examples
+
+
+def _write_patch(file: Path, data: ImageData, home: Path) -> dict[str, Any] | None:
+    """The spurious region of the candidate with the highest logit among those kept, or None where none was.
+
+    The region is the data set's own where it has one, else what the mask kept.
+    """
+    candidates = Candidates.load(home / "candidates")
+    kept = {decision.idx for decision in Selection.load(home / "selection.json").spurious}
+    rows = [row for row, idx in enumerate(candidates.idx) if int(idx) in kept]
+    if not rows or candidates.images is None:
+        return None
+    row = max(rows, key=lambda row: candidates.logits[row])
+    mask = candidates.masks[row]
+    region = data.regions("train")(int(candidates.idx[row]))
+    if region is not None:
+        mask = np.asarray(resize_mask(region, AutoImageProcessor.from_pretrained(home / "erm"))) > 0.5
+    image = candidates.images[row].convert("RGB")
+    image.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
+    (top, left), (bottom, right) = np.argwhere(mask).min(0), np.argwhere(mask).max(0) + 1
+    image.crop((left, top, right, bottom)).save(file)
+    height, width = mask.shape
+    return {
+        "file": file.name,
+        "label": data.class_names[int(candidates.labels[row])],
+        "size": round(max(bottom - top, right - left) / min(mask.shape), 3),
+        "left": round((left + right) / 2 / width, 3),
+        "top": round((top + bottom) / 2 / height, 3),
+    }
