@@ -102,8 +102,8 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         if benchmark is not None and benchmark.licence in PUBLIC_LICENCES:
             data = load_data(dataset)
             settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
-            settings["examples"] = _write_examples(folder / "examples", data)
             settings["patch"] = _write_patch(folder / "patch.png", data, home)
+            settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])
             if (Path(benchmark.path) / "README.md").is_file():  # it holds the licence's notice
                 shutil.copy(Path(benchmark.path) / "README.md", folder / "examples" / "README.md")
         if _unreleased():
@@ -207,21 +207,29 @@ def _copy_checkpoint(source: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)  # not its mode: safetensors writes files that others cannot read
 
 
-def _write_examples(folder: Path, data: ImageData) -> list[dict[str, str]]:
-    """Test images of all groups, or of all classes where there are no groups, spread evenly over the set."""
+def _write_examples(folder: Path, data: ImageData, patch: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Test images of all groups, or of all classes where there are no groups, spread evenly over the set.
+
+    Those of the patch's own class come last: on the others it is easier to see what the patch does.
+    """
     folder.mkdir()
     column, names = ("group", data.group_names) if data.group_names else ("label", data.class_names)
     members = np.asarray(data.test[column])
-    examples = []
+    examples: list[tuple[bool, dict[str, str]]] = []
     for number, name in enumerate(names):
         rows = np.flatnonzero(members == number)
-        count = min(len(rows), NUM_EXAMPLES // len(names))
-        for place in rows[np.linspace(0, len(rows) - 1, count + 2).round().astype(int)[1:-1]]:
+        for count, place in enumerate(_evenly(rows, max(1, NUM_EXAMPLES // len(names))), start=1):
             row = data.test[int(place)]
             file = f"examples/{row['idx']}.png"
             to_rgb(row["image"]).save(folder.parent / file)
-            examples.append({"file": file, "label": name})
-    return examples
+            own = patch is not None and data.class_names[row["label"]] == patch["label"]
+            examples.append((own, {"file": file, "label": f"{name} ({count})"}))
+    return [example for _, example in sorted(examples, key=lambda pair: pair[0])]
+
+
+def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many of the rows, or all where there are fewer, at equal distances and not at the ends."""
+    return rows[(np.arange(0.5, count) * len(rows) / count).astype(int)] if len(rows) > count else rows
 
 
 def _write_patch(file: Path, data: ImageData, home: Path) -> dict[str, Any] | None:

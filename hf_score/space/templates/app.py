@@ -27,17 +27,17 @@ else:
     HEATMAPS_OFF = ""
 
 HERE = Path(__file__).parent
-SHOWN_SIDE = 320  # smaller pictures are enlarged to about this many pixels, to be seen at all
+SHOWN_SIDE = 300  # smaller pictures are enlarged to at least this many pixels, to be seen at all
 OWN_ANSWER = "each model's own answer"
 FOUND, SQUARE = "the patch found in training", "a square of one colour"
 
 HEATMAP_HELP = """
-Each heatmap shows one picture as one model sees it. <b class="for">Red</b> parts speak **for** the answer,
-<b class="against">blue</b> parts speak **against** it, and pale parts made no difference. A model that looks at the
-thing itself is red on the thing. A model that takes the shortcut is red on the patch.
+Each heatmap shows one picture as one model sees it. **Red** parts speak *for* the answer, **blue** parts speak
+*against* it, and pale parts made no difference. A model that looks at the thing itself is red on the thing. A model
+that takes the shortcut is red on the patch.
 
 The colours of each heatmap go up to its own strongest part, so compare *where* the colour is, not how strong it is.
-They are computed by layer-wise relevance propagation (LRP, for transformers AttnLRP), which follows the answer back
+They are computed by layer-wise relevance propagation (LRP; for transformers AttnLRP), which follows the answer back
 through the model, layer by layer, to the pixels.
 """
 LIMITS = """
@@ -46,11 +46,9 @@ picture that shows none. One picture proves nothing: try several. The debiased m
 does not mean not at all.
 """
 STYLE = """
-.step h3 { margin-top: 0.6em; }
-.for { color: #b2182b; } .against { color: #2166ac; }
-.change { font-size: 1.05em; }
+.picture img { width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated; }
 .spot img { cursor: crosshair; }
-.pixels img { image-rendering: pixelated; }
+.change { min-height: 3.2em; }
 """
 
 
@@ -59,8 +57,9 @@ class Classifier:
 
     def __init__(self, source: str) -> None:
         folder = HERE / source
-        self.pipe = pipeline("image-classification", model=str(folder) if folder.is_dir() else source)
-        self.label2id = {label: int(i) for i, label in self.pipe.model.config.id2label.items()}
+        self.pipe: Any = pipeline("image-classification", model=str(folder) if folder.is_dir() else source)
+        labels: Any = self.pipe.model.config.id2label
+        self.label2id = {label: int(i) for i, label in labels.items()}
 
     def predict(self, images: list[Image.Image]) -> list[dict[str, float]]:
         """For each image the probability of every label, the highest first, as `pipeline` gives them."""
@@ -70,7 +69,8 @@ class Classifier:
         """For each image a heatmap of what speaks for the label beside it, drawn over what the model sees."""
         pixel_values = torch.cat([self.pipe.preprocess(image)["pixel_values"] for image in images])
         with Explainer(self.pipe.model) as explainer:
-            relevance = explainer.explain(pixel_values, [self.label2id[label] for label in labels]).relevance
+            targets = [self.label2id[label] for label in labels]
+            relevance: Any = explainer.explain(pixel_values, targets).relevance
         seen = viewable(pixel_values, self.pipe.image_processor)
         return [overlay(picture, heatmap) for picture, heatmap in zip(seen, relevance.cpu().numpy(), strict=True)]
 
@@ -98,9 +98,10 @@ def enlarged(picture: Image.Image) -> Image.Image:
 def describe_change(before: dict[str, float], after: dict[str, float], label: str) -> str:
     """One sentence on what the patch did to the answer, and to one label."""
     old, new = next(iter(before)), next(iter(after))
-    answer = f"still says **{new}**" if old == new else f"changes its answer from **{old}** to **{new}**"
-    points = 100 * (after[label] - before[label])
-    return f"With the patch it {answer}. “{label}”: {before[label]:.0%} → {after[label]:.0%} ({points:+.0f} points)."
+    answer = f"it still says **{new}**" if old == new else f"it changes its answer from **{old}** to **{new}**"
+    low, high = round(100 * before[label]), round(100 * after[label])
+    points = f"{high - low:+d}".replace("-", "−")
+    return f"With the patch {answer}. “{label}” goes from {low} % to {high} % ({points} points)."
 
 
 def build(config: dict) -> gr.Blocks:
@@ -109,9 +110,9 @@ def build(config: dict) -> gr.Blocks:
     labels = list(models[0].label2id)
     if set(labels) != set(models[1].label2id):
         raise ValueError(f"space.json: {config['original']} and {config['debiased']} have different labels.")
-    patch = config["patch"]
-    found = Image.open(HERE / patch["file"]) if patch else None
-    start = patch or {"size": 0.2, "left": 0.25, "top": 0.25}
+    patch = config["patch"] or {"size": 0.2, "left": 0.25, "top": 0.25}
+    found = Image.open(HERE / patch["file"]) if config["patch"] else None
+    examples = config["examples"]
 
     heatmaps_off = HEATMAPS_OFF
     if not heatmaps_off:
@@ -122,23 +123,26 @@ def build(config: dict) -> gr.Blocks:
             heatmaps_off = str(error)
 
     def show(picture, kind, colour, size, left, top, explained):
+        """Everything that follows from the picture, the patch and its place."""
         if picture is None:
-            return [None] * 11
-        chosen = found if kind == FOUND else Image.new("RGB", (64, 64), rgb(colour))
+            return [None] * len(outputs)
+        chosen = found if found and kind == FOUND else Image.new("RGB", (64, 64), rgb(colour))
         pair = [picture, insert(picture, chosen, size=size / 100, left=left / 100, top=top / 100)]
         predictions = [model.predict(pair) for model in models]
         before, after = predictions[0]
         moved = max(labels, key=lambda label: after[label] - before[label])
-        shown = [enlarged(pair[1])]
+        shown: list[Any] = [enlarged(pair[1])]
         for model, (without, with_patch) in zip(models, predictions, strict=True):
-            answers = [next(iter(without)), next(iter(with_patch))] if explained == OWN_ANSWER else [explained] * 2
-            heatmaps = [None, None] if heatmaps_off else model.explain(pair, answers)
-            tiles = [heatmap if heatmap is None else enlarged(Image.fromarray(heatmap)) for heatmap in heatmaps]
-            shown += [without, tiles[0], with_patch, tiles[1], describe_change(without, with_patch, moved)]
+            shown.append(describe_change(without, with_patch, moved))
+            answers = [next(iter(without)), next(iter(with_patch))]
+            wanted = answers if explained == OWN_ANSWER else [explained, explained]
+            heatmaps = [None, None] if heatmaps_off else model.explain(pair, wanted)
+            for prediction, heatmap in zip((without, with_patch), heatmaps, strict=True):
+                shown += [prediction, None if heatmap is None else enlarged(Image.fromarray(heatmap))]
         return shown
 
     def move(picture, event: gr.SelectData):
-        """The clicked place as shares of the picture, which is shown enlarged."""
+        """The clicked place of the enlarged picture, in percent of its width and height."""
         width, height = enlarged(picture).size
         return round(100 * event.index[0] / width), round(100 * event.index[1] / height)
 
@@ -146,70 +150,84 @@ def build(config: dict) -> gr.Blocks:
         gr.Markdown(f"# {config['title']}\n\n{introduction(labels)}")
         with gr.Row():
             with gr.Column():
-                gr.Markdown("### 1. Choose a picture", elem_classes="step")
-                picture = gr.Image(type="pil", format="png", label="Your picture", height=300, elem_classes="pixels")
-                if config["examples"]:
+                gr.Markdown("### 1. Choose a picture\nUpload one, or take an example.")
+                picture = gr.Image(
+                    str(HERE / examples[0]["file"]) if examples else None,
+                    type="pil",
+                    format="png",
+                    sources=["upload", "clipboard"],
+                    label="Your picture",
+                    show_label=False,
+                    height=300,
+                    elem_classes="picture",
+                )
+                if examples:
                     gr.Examples(
-                        [[str(HERE / example["file"])] for example in config["examples"]],
+                        [[str(HERE / example["file"])] for example in examples],
                         picture,
-                        example_labels=[example["label"] for example in config["examples"]],
+                        example_labels=[example["label"] for example in examples],
                         label="Examples",
                     )
             with gr.Column():
-                gr.Markdown("### 2. Put the patch where you like: click on the picture", elem_classes="step")
+                origin = f" In training, this patch came along with **{patch['label']}**." if found else ""
+                gr.Markdown(f"### 2. Put in the shortcut\nClick on the picture to move the patch.{origin}")
                 spot = gr.Image(
                     format="png",
                     label="The same picture with the patch",
+                    show_label=False,
                     height=300,
                     interactive=False,
                     buttons=[],
-                    elem_classes=["pixels", "spot"],
+                    elem_classes=["picture", "spot"],
                 )
-                kinds = [FOUND, SQUARE] if found else [SQUARE]
-                kind = gr.Radio(kinds, value=kinds[0], label="What to put in", visible=bool(found))
-                colour = gr.ColorPicker("#d62828", label="Colour of the square", visible=not found)
                 with gr.Row():
-                    size = gr.Slider(2, 100, value=round(100 * start["size"]), step=1, label="Size in %")
-                    left = gr.Slider(0, 100, value=round(100 * start["left"]), step=1, label="From the left in %")
-                    top = gr.Slider(0, 100, value=round(100 * start["top"]), step=1, label="From the top in %")
-        gr.Markdown("### 3. Compare the two models", elem_classes="step")
+                    size = gr.Slider(2, 100, round(100 * patch["size"]), step=1, label="Size (%)")
+                    left = gr.Slider(0, 100, round(100 * patch["left"]), step=1, label="Left (%)")
+                    top = gr.Slider(0, 100, round(100 * patch["top"]), step=1, label="Top (%)")
+                with gr.Row():
+                    kinds = [FOUND, SQUARE] if found else [SQUARE]
+                    kind = gr.Radio(kinds, value=kinds[0], label="What to put in", visible=found is not None)
+                    colour = gr.ColorPicker("#d62828", label="Colour of the square", visible=found is None)
+        gr.Markdown("### 3. Compare the two models")
         if heatmaps_off:
             gr.Markdown(f"Heatmaps are off: {heatmaps_off}.")
+        outputs: list[Any] = [spot]
+        with gr.Row():
+            for name in ("Original model", "Debiased model"):
+                with gr.Column(variant="panel"):
+                    gr.Markdown(f"#### {name}")
+                    outputs.append(gr.Markdown(elem_classes="change"))
+                    for when in ("Without the patch", "With the patch"):
+                        gr.Markdown(f"**{when}**")
+                        with gr.Row():
+                            bars = gr.Label(
+                                label=f"{name}: {when}", show_label=False, num_top_classes=4, min_width=160
+                            )
+                            heatmap = gr.Image(
+                                format="png",
+                                label=f"{name}: heatmap {when}",
+                                show_label=False,
+                                height=200,
+                                min_width=160,
+                                interactive=False,
+                                buttons=[],
+                                visible=not heatmaps_off,
+                                elem_classes="picture",
+                            )
+                        outputs += [bars, heatmap]
         explained = gr.Dropdown(
             [OWN_ANSWER, *labels],
             value=OWN_ANSWER,
             label="The heatmaps show what speaks for",
             visible=not heatmaps_off,
         )
-        outputs: list[gr.components.Component] = [spot]
-        with gr.Row():
-            for name in ("Original model", "Debiased model"):
-                with gr.Column(variant="panel"):
-                    gr.Markdown(f"#### {name}")
-                    change = gr.Markdown(elem_classes="change", render=False)
-                    for when in ("without the patch", "with the patch"):
-                        with gr.Row():
-                            bars = gr.Label(label=f"{name}, {when}", num_top_classes=4, min_width=180)
-                            heatmap = gr.Image(
-                                format="png",
-                                label=f"Heatmap {when}",
-                                height=220,
-                                min_width=180,
-                                interactive=False,
-                                buttons=[],
-                                visible=not heatmaps_off,
-                                elem_classes="pixels",
-                            )
-                        outputs += [bars, heatmap]
-                    change.render()
-                    outputs.append(change)
         with gr.Accordion("How to read this", open=False):
-            gr.Markdown(("" if heatmaps_off else HEATMAP_HELP) + LIMITS)
+            gr.Markdown(LIMITS if heatmaps_off else HEATMAP_HELP + LIMITS)
         if config["credits"]:
-            gr.Markdown(f"<small>{config['credits']}</small>")
+            gr.Markdown(f"<small>Pictures: {config['credits']}</small>")
 
-        inputs = [picture, kind, colour, size, left, top, explained]
-        changes = [one.change for one in inputs]
+        inputs: list[Any] = [picture, kind, colour, size, left, top, explained]
+        changes = [demo.load, *(one.change for one in inputs)]
         gr.on(changes, show, inputs, outputs, trigger_mode="always_last", show_progress="minimal")
         spot.select(move, picture, [left, top], show_progress="hidden")
         kind.change(lambda chosen: gr.update(visible=chosen == SQUARE), kind, colour, show_progress="hidden")
@@ -240,8 +258,9 @@ def rgb(colour: str) -> str | tuple[int, ...]:
 
 
 SYSTEM = ["system-ui", "sans-serif"]  # by name alone: nothing is fetched from elsewhere
-LOOK: dict[str, Any] = {"theme": gr.themes.Soft(font=SYSTEM, font_mono=["ui-monospace", "monospace"]), "css": STYLE}
+THEME = gr.themes.Base(primary_hue="indigo", font=SYSTEM, font_mono=["ui-monospace", "monospace"])
+LAUNCH: dict[str, Any] = {"theme": THEME, "css": STYLE, "footer_links": [], "run_history": False}
 demo = build(json.loads((HERE / "space.json").read_text(encoding="utf-8")))
 
 if __name__ == "__main__":
-    demo.launch(**LOOK)
+    demo.launch(**LAUNCH)
