@@ -188,9 +188,10 @@ def build(config: dict) -> gr.Blocks:
                     kinds = [FOUND, SQUARE] if found else [SQUARE]
                     kind = gr.Radio(kinds, value=kinds[0], label="What to put in", visible=found is not None)
                     colour = gr.ColorPicker("#d62828", label="Colour of the square", visible=found is None)
-        gr.Markdown("### 3. Compare the two models")
+        legend = "In the heatmaps, red parts of the picture speak for the answer, blue parts against it."
         if heatmaps_off:
-            gr.Markdown(f"Heatmaps are off: {heatmaps_off}.")
+            legend = f"Heatmaps are off: {heatmaps_off.rstrip('.')}."
+        gr.Markdown(f"### 3. Compare the two models\nThe bars say how sure each model is. {legend}")
         outputs: list[Any] = [spot]
         with gr.Row():
             for name in ("Original model", "Debiased model"):
