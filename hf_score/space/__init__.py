@@ -106,13 +106,14 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
             settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])
             if (Path(benchmark.path) / "README.md").is_file():  # it holds the licence's notice
                 shutil.copy(Path(benchmark.path) / "README.md", folder / "examples" / "README.md")
-        if _unreleased():
+        bundled = "dev" in __version__  # such a version cannot be on the package index
+        if bundled:
             unneeded = shutil.ignore_patterns("__pycache__", "*.parquet", ".*")
             shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=unneeded)
         shutil.copy(Path(__file__).parent / "templates" / "app.py", folder / "app.py")
         write_json(folder / "space.json", settings)
-        write_text(folder / "README.md", render_readme(settings))
-        write_text(folder / "requirements.txt", render_requirements())
+        write_text(folder / "README.md", render_readme(settings, bundled=bundled))
+        write_text(folder / "requirements.txt", render_requirements(bundled=bundled))
     return output_dir
 
 
@@ -147,11 +148,12 @@ def push_space(
     )
 
 
-def render_readme(settings: Mapping[str, Any]) -> str:
+def render_readme(settings: Mapping[str, Any], *, bundled: bool) -> str:
     """The Space's `README.md`: front matter that tells the platform what to run, then a page for people.
 
     Args:
         settings: the content of `space.json`.
+        bundled: the Space holds hf-score itself.
 
     Raises:
         HFScoreError: gradio, whose version the platform is told, is not installed.
@@ -174,24 +176,19 @@ def render_readme(settings: Mapping[str, Any]) -> str:
     return (
         environment(autoescape=False, package=__name__)
         .get_template("README.md.jinja")
-        .render(metadata=metadata.to_yaml(line_break="\n"), bundled=_unreleased(), **settings)
+        .render(metadata=metadata.to_yaml(line_break="\n"), bundled=bundled, **settings)
     )
 
 
-def render_requirements() -> str:
-    """The Space's `requirements.txt`: gradio as it is here, and hf-score or, where that is bundled, what it needs.
+def render_requirements(*, bundled: bool) -> str:
+    """The Space's `requirements.txt`: gradio as it is here, and hf-score or, where it is bundled, what that needs.
 
     A wheel in the Space would not do: the platform installs the requirements before it has the Space's other files.
     """
     needed = [f"hf-score=={__version__}"]
-    if _unreleased():
+    if bundled:
         needed = [requirement for requirement in requires("hf-score") or () if "extra ==" not in requirement]
     return "\n".join([f"gradio=={_gradio_version()}", *needed]) + "\n"
-
-
-def _unreleased() -> bool:
-    """Whether this version cannot be on the package index, so that a Space has to bring it along."""
-    return "dev" in __version__
 
 
 def _gradio_version() -> str:
