@@ -21,10 +21,12 @@ from .errors import HFScoreError
 from .report.card import PLACEHOLDER_OWNER, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
-__all__ = ["check_checkpoint", "push_files", "push_run"]
+__all__ = ["OPEN_LICENCES", "check_checkpoint", "push_files", "push_run"]
 
 #: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
 UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)checkpoint-\d+/")
+#: Licences of data sets whose images may be published without asking.
+OPEN_LICENCES = ("mit", "apache-2.0", "cc0", "cc0-1.0", "cc-by-4.0")
 CHUNK = 1 << 20
 
 

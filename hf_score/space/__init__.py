@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 from huggingface_hub import CommitInfo, CommitOperationAdd, SpaceCardData
 from PIL import Image
-from transformers import AutoImageProcessor
 
 from .. import __version__
-from ..data import ImageData, load_data, resize_mask, to_rgb
+from ..data import ImageData, load_data, to_rgb
 from ..data.benchmarks import find_benchmark
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
 from ..files import atomic_folder, write_json, write_text
-from ..hub import check_checkpoint, push_files
+from ..hub import OPEN_LICENCES, check_checkpoint, push_files
 from ..report._templates import environment
 from ..report.card import TAGS
 from ..report.sanitise import sanitise
@@ -33,8 +32,6 @@ from ..report.sanitise import sanitise
 __all__ = ["make_space", "push_space", "render_readme", "render_requirements", "space_from_run"]
 
 PACKAGE = Path(__file__).parents[1]
-#: Licences of data sets whose images may be shown to everybody, with their notice.
-PUBLIC_LICENCES = ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0")
 NUM_EXAMPLES = 8
 
 
@@ -99,8 +96,8 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         if model_id is None:
             _copy_checkpoint(run_folder / "model", folder / "debiased")
         benchmark = find_benchmark(dataset)
-        if benchmark is not None and benchmark.licence in PUBLIC_LICENCES:
-            data = load_data(dataset)
+        if benchmark is not None and benchmark.licence.lower() in OPEN_LICENCES:
+            data = load_data(dataset, held_out=arguments["held_out"], drop_minority=arguments["drop_minority"])
             settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
             settings["patch"] = _write_patch(folder / "patch.png", data, home)
             settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])
@@ -232,7 +229,7 @@ def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
 def _write_patch(file: Path, data: ImageData, home: Path) -> dict[str, Any] | None:
     """The spurious region of the candidate with the highest logit among those kept, or None where none was.
 
-    The region is the data set's own where it has one, else what the mask kept.
+    The region is the data set's own where it has one, else what the mask of the candidate keeps.
     """
     candidates = Candidates.load(home / "candidates")
     kept = {decision.idx for decision in Selection.load(home / "selection.json").spurious}
@@ -240,19 +237,22 @@ def _write_patch(file: Path, data: ImageData, home: Path) -> dict[str, Any] | No
     if not rows or candidates.images is None:
         return None
     row = max(rows, key=lambda row: candidates.logits[row])
-    mask = candidates.masks[row]
-    region = data.regions("train")(int(candidates.idx[row]))
+    idx = int(candidates.idx[row])
+    region = data.regions("train")(idx)
     if region is not None:
-        mask = np.asarray(resize_mask(region, AutoImageProcessor.from_pretrained(home / "erm"))) > 0.5
-    image = candidates.images[row].convert("RGB")
-    image.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
-    (top, left), (bottom, right) = np.argwhere(mask).min(0), np.argwhere(mask).max(0) + 1
+        image = to_rgb(data.train[data.train["idx"][:].index(idx)]["image"])
+        mask = np.asarray(region.convert("L")) > 127
+    else:
+        image, mask = to_rgb(candidates.images[row]), candidates.masks[row]
+    image.putalpha(Image.fromarray(mask))
+    inside_y, inside_x = np.nonzero(mask)
+    left, right = int(inside_x.min()), int(inside_x.max()) + 1
+    top, bottom = int(inside_y.min()), int(inside_y.max()) + 1
     image.crop((left, top, right, bottom)).save(file)
-    height, width = mask.shape
     return {
         "file": file.name,
         "label": data.class_names[int(candidates.labels[row])],
-        "size": round(max(bottom - top, right - left) / min(mask.shape), 3),
-        "left": round((left + right) / 2 / width, 3),
-        "top": round((top + bottom) / 2 / height, 3),
+        "size": round(max(right - left, bottom - top) / min(image.size), 4),
+        "left": round((left + right) / 2 / image.width, 4),
+        "top": round((top + bottom) / 2 / image.height, 4),
     }

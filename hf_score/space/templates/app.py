@@ -33,8 +33,8 @@ FOUND, SQUARE = "the patch found in training", "a square of one colour"
 
 HEATMAP_HELP = """
 Each heatmap shows one picture as one model sees it. **Red** parts speak *for* the answer, **blue** parts speak
-*against* it, and pale parts made no difference. A model that looks at the thing itself is red on the thing. A model
-that takes the shortcut is red on the patch.
+*against* it, and pale parts made no difference. A model that looks at the thing itself has its colours there. A model
+that takes the shortcut has its strongest colours on the patch.
 
 The colours of each heatmap go up to its own strongest part, so compare *where* the colour is, not how strong it is.
 They are computed by layer-wise relevance propagation (LRP; for transformers AttnLRP), which follows the answer back
@@ -46,7 +46,7 @@ picture that shows none. One picture proves nothing: try several. The debiased m
 does not mean not at all.
 """
 STYLE = """
-.picture img { width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated; }
+.picture img { width: 100%; height: 100%; object-fit: contain; }
 .spot img { cursor: crosshair; }
 .change { min-height: 3.2em; }
 """
