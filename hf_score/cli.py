@@ -24,6 +24,7 @@ USAGE = """usage: hf-score STEP [options]
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
   bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
+  space     hf-score space RUN --repo_id USER/NAME: a web page where anybody can try both models, as a Space
   families  list the models that can be explained, and how
   benchmarks  list the data sets known by name; hf-score benchmarks NAME tells all about one
   build     hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "review": _review,
         "push": _push,
         "bench": _bench,
+        "space": _space,
         "families": _families,
         "benchmarks": _benchmarks,
         "build": _build,
@@ -153,6 +155,21 @@ def _push(words: list[str]) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     options = parser.parse_args(words)
     print(push_run(options.run, options.repo_id, private=options.private))
+
+
+def _space(words: list[str]) -> None:
+    import argparse
+
+    from .space import space_from_run
+
+    parser = argparse.ArgumentParser(prog="hf-score space", description="Make a Gradio Space of a run's two models.")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--repo_id", help="OWNER/NAME of the Space on the Hub; without, nothing is pushed")
+    parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
+    parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
+    parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
+    options = vars(parser.parse_args(words))
+    print(space_from_run(options.pop("run"), **options))
 
 
 def _review(words: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from .errors import HFScoreError
 from .report.card import PLACEHOLDER_OWNER, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
-__all__ = ["push_run"]
+__all__ = ["OPEN_LICENCES", "check_checkpoint", "push_files", "push_run"]
 
 #: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
 UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)checkpoint-\d+/")
+#: Licences of data sets whose images may be published without asking.
+OPEN_LICENCES = ("mit", "apache-2.0", "cc0", "cc0-1.0", "cc-by-4.0")
 CHUNK = 1 << 20
 
 
@@ -55,6 +57,37 @@ def push_run(
         HFScoreError: there is no such run, something in it must not be published (a token, `training_args.bin`),
             nobody is logged in, or the Hub cannot be reached or refuses.
     """
+    return push_files(
+        lambda name: _operations(Path(run_folder), name),
+        repo_id,
+        private=private,
+        token=token,
+        revision=revision,
+        commit_message=commit_message,
+    )
+
+
+def push_files(
+    make_operations: Callable[[str], list[CommitOperationAdd]],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str,
+    repo_type: str = "model",
+    space_sdk: str | None = None,
+) -> CommitInfo:
+    """Upload files in one commit to a repository that is made if it does not exist; arguments as for `push_run`.
+
+    Args:
+        make_operations: from the full repository id to the files.
+        repo_type: `"model"` or `"space"`.
+        space_sdk: what a Space runs on.
+
+    Raises:
+        HFScoreError: a file must not be published, nobody is logged in, or the Hub cannot be reached or refuses.
+    """
     token = token or get_token()
     if not token:
         raise HFScoreError("Nobody is logged in to the Hub: run `hf auth login` or set HF_TOKEN in the environment.")
@@ -62,13 +95,15 @@ def push_run(
     try:
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
-        operations = _operations(Path(run_folder), repo_id)
+        operations = make_operations(repo_id)
         for operation in operations:
             _refuse_secrets(operation, token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
         if revision is not None and revision != "main":
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+            api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
+        return api.create_commit(
+            repo_id, operations, commit_message=commit_message, revision=revision, repo_type=repo_type
+        )
     except HFScoreError:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
@@ -79,8 +114,7 @@ def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
     model, results_file, page = run_folder / "model", run_folder / "results.json", run_folder / "report" / "index.html"
     if not run_folder.is_dir():
         raise HFScoreError(f"There is no run at {run_folder}: give the output folder of a finished run.")
-    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
-        raise HFScoreError(f"{model} holds no checkpoint (config.json and safetensors): give a run that has finished.")
+    check_checkpoint(model)
     files: dict[str, Path | bytes] = {
         name: path
         for path in sorted(model.rglob("*"))
@@ -100,6 +134,14 @@ def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
     if page.is_file():
         files["report/index.html"] = page
     return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise HFScoreError where the folder holds no checkpoint."""
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise HFScoreError(
+            f"{folder} holds no checkpoint (config.json and safetensors): give a run that has finished."
+        )
 
 
 def _read_results(path: Path) -> Mapping[str, Any]:
