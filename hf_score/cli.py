@@ -23,10 +23,13 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+  bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
   space     hf-score space RUN --repo_id USER/NAME: a web page where anybody can try both models, as a Space
   families  list the models that can be explained, and how
+  benchmarks  list the data sets known by name; hf-score benchmarks NAME tells all about one
+  build     hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
 
-All but review, push, space and families take the options of run, --output_dir is the run folder. A step runs the steps
+The first six take the options of run, --output_dir is the run folder. A step runs the steps
 before it where needed.
 """
 
@@ -43,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": lambda rest: _step(rest, "report"),
         "review": _review,
         "push": _push,
+        "bench": _bench,
         "space": _space,
         "families": _families,
+        "benchmarks": _benchmarks,
+        "build": _build,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -113,6 +119,31 @@ def _families(words: list[str]) -> None:
         print(f"not {kind}, because {reason}")
 
 
+def _benchmarks(words: list[str]) -> None:
+    from .data import list_benchmarks
+    from .data.build import describe, registered
+
+    for benchmark in [registered(word) for word in words] or list_benchmarks():
+        print(describe(benchmark) if words else f"{benchmark.name}\n    {benchmark.description}")
+
+
+def _build(words: list[str]) -> None:
+    import argparse
+
+    from .data.build import build, recipe_of, registered
+
+    names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
+    names.add_argument("name", help="a benchmark, see `hf-score benchmarks`")
+    name = names.parse_args(words[:1]).name
+    parser = HfArgumentParser(recipe_of(registered(name)), prog=f"hf-score build {name}")  # type: ignore[arg-type]
+    parser.add_argument("--source", required=True, help="folder with the raw public files")
+    parser.add_argument("--output_dir", required=True, help="folder to write")
+    parser.add_argument("--any_counts", action="store_true", help="do not insist on the official counts")
+    options = vars(parser.parse_args(words[1:]))
+    any_counts = options.pop("any_counts")
+    print(build(name, options.pop("source"), options.pop("output_dir"), check_counts=not any_counts, **options))
+
+
 def _push(words: list[str]) -> None:
     import argparse
 
@@ -158,3 +189,30 @@ def _review(words: list[str]) -> None:
     from .review.page import serve
 
     serve(options.run, port=options.port, browser=not options.no_browser)
+
+
+def _bench(words: list[str]) -> None:
+    import argparse
+    import os
+
+    from .bench import Plan, Store, run_plan, write_tables
+
+    parser = argparse.ArgumentParser(prog="hf-score bench", description="Run what is missing of a benchmark plan.")
+    parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
+    parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="default: beside the plan")
+    parser.add_argument("--data", metavar="DIR", help="what $DATA in the plan stands for")
+    parser.add_argument("--cache", type=Path, default=Path("runs/bench"), help="images and starting models")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    for name in ("sets", "models", "methods", "seeds", "rounds"):
+        parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
+    options = parser.parse_args(words)
+    if options.data:
+        os.environ["DATA"] = str(Path(options.data).resolve())
+    plan, rows = Plan(options.plan), options.rows or options.plan.with_suffix(".parquet")
+    if options.tables:
+        print(write_tables(plan, Store(rows), options.tables))
+        return
+    keys = {"sets": "set", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
+    only = {key: getattr(options, name).split(",") for name, key in keys.items() if getattr(options, name)}
+    run_plan(plan, rows, cache=options.cache, workers=options.workers, only=only)

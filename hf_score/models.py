@@ -18,6 +18,7 @@ from typing import Any
 import timm
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -31,7 +32,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 from hf_score.data._hub import HUB_ID, first_line, hub_problem
 from hf_score.errors import ModelError
 
-__all__ = ["load_model"]
+__all__ = ["classifier_head", "load_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,28 @@ def load_model(
                 f"The image size {image_size} is no multiple of the patch size {patch[1]} of '{name}'; choose one."
             )
     return model.float().eval(), processor, has_head
+
+
+def classifier_head(model: PreTrainedModel) -> nn.Linear:
+    """The linear layer that gives the logits (B, K); its input (B, D) is the image's representation.
+
+    Raises:
+        ModelError: the model has no linear head, or several.
+    """
+    if isinstance(model, TimmWrapperForImageClassification):
+        found: Any = model.timm_model.get_classifier()
+        parts = found if isinstance(found, tuple) else (found,)  # a distilled model has two
+        modules = [module for part in parts for module in part.modules()]
+    else:
+        body = f"{model.base_model_prefix}."
+        modules = [module for name, module in model.named_modules() if not name.startswith(body)]
+    heads = [module for module in modules if isinstance(module, nn.Linear)]
+    if len(heads) != 1:
+        raise ModelError(
+            f"{type(model).__name__} has {len(heads)} linear heads, and a method that looks at the input of the "
+            "classifier needs one; choose a model with one."
+        )
+    return heads[0]
 
 
 def _timm_architecture(name: str) -> str | None:

@@ -11,16 +11,13 @@ import dataclasses
 import json
 import logging
 import math
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +49,7 @@ from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_json, write_text
 from .metrics import group_metrics, relevance_in_region
 from .models import load_model
+from .provenance import git_commit, hardware, versions
 from .report import (
     contact_sheet,
     group_bars,
@@ -88,6 +86,9 @@ class RunArguments:
 
     model: str = field(metadata={"help": "Hub id, local folder, or timm name."})
     dataset: str = field(metadata={"help": "Hub id, local imagefolder with metadata.csv, or registered benchmark."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "A benchmark's raw folder, or what `hf-score build` made of it."}
+    )
     weights: str | None = field(default=None, metadata={"help": "Local safetensors weights for a timm name."})
     from_scratch: bool = field(default=False, metadata={"help": "Start a timm model from random weights."})
     image_size: int | None = field(default=None, metadata={"help": "Input size in pixels. Default: the model's."})
@@ -160,6 +161,7 @@ class Run:
         a = self.arguments
         return load_data(
             a.dataset,
+            data_dir=a.data_dir,
             label_column=a.label_column,
             group_column=a.group_column,
             class_names=a.class_names.split(",") if a.class_names else None,
@@ -398,9 +400,9 @@ class Run:
             "schema": RESULTS_SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(sys.argv),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "hardware": _hardware(self.state),
-            "git_commit": _git_commit(),
+            "versions": versions(),
+            "hardware": hardware(),
+            "git_commit": git_commit(),
             "model": {
                 "name": self.arguments.model,
                 "architecture": _architecture(model),
@@ -725,9 +727,6 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     return results
 
 
-_PACKAGES = ("hf-score", "torch", "transformers", "datasets", "accelerate", "timm", "zennit")
-
-
 def data_has_groups(results: dict[str, Any]) -> bool:
     """Whether the runs were evaluated by group."""
     return any("group_accuracy" in r["metrics"] for m in results["methods"].values() for r in m["runs"])
@@ -777,23 +776,6 @@ def _training_fields(config: SCOREConfig) -> dict[str, Any]:
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
-
-
-def _hardware(state: PartialState) -> str:
-    device = torch.cuda.get_device_name() if state.device.type == "cuda" else platform.machine() + " CPU"
-    threads = "" if state.device.type == "cuda" else f", {torch.get_num_threads()} threads"
-    return f"{state.num_processes} × {device}{threads}"
-
-
-def _git_commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
 
 
 def _architecture(model: PreTrainedModel) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from hf_score.errors import ModelError
-from hf_score.models import load_model
+from hf_score.models import classifier_head, load_model
 
 CLASSES = ["benign", "melanoma"]
 
@@ -380,3 +381,26 @@ def test_timm_architecture_without_pretrained_weights():
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):
     refused("Cannot load the model folder .* must be written by `save_pretrained`", tmp_path, class_names=CLASSES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ViTForImageClassification", "ResNetForImageClassification", "test_resnet", "test_efficientnet", "test_vit"],
+)
+def test_the_classifier_head_gives_the_logits(name):
+    if name.endswith("Classification"):
+        model, _ = zoo.make(name)
+    else:
+        model, _, _ = load_model(name, class_names=["a", "b"], from_scratch=True, image_size=32)
+    seen = []
+    handle = classifier_head(model).register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    logits = model(pixel_values=torch.rand(2, 3, 32, 32)).logits
+    handle.remove()
+    ((features, output),) = seen
+    assert features.ndim == 2 and torch.equal(output, logits)
+
+
+def test_two_heads_are_refused():
+    model, _, _ = load_model("deit_tiny_distilled_patch16_224", class_names=["a", "b"], from_scratch=True)
+    with pytest.raises(ModelError, match="has 2 linear heads"):
+        classifier_head(model)

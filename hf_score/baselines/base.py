@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..base_config import BaseConfig
-from ..base_trainer import BaseTrainer, class_labels, column_names
+from ..base_trainer import BaseTrainer, class_labels, column_names, eval_mode
 from ..errors import DataError, SupervisionError
+from ..models import classifier_head
 from .supervision import Supervision
 
 __all__ = ["BaselineConfig", "BaselineTrainer"]
@@ -48,6 +49,8 @@ class BaselineTrainer(BaseTrainer):
     #: The ERM model at its end, or after its first epoch, to compare with.
     reference: ClassVar[Literal["erm", "early"] | None] = None
     config_class: ClassVar[type[BaselineConfig]] = BaselineConfig
+    #: Whether the model between two epochs is one the method could end with.
+    anytime: ClassVar[bool] = True
 
     _batches_with_idx = True
 
@@ -101,6 +104,17 @@ class BaselineTrainer(BaseTrainer):
 
     # ---- What methods look at ----
 
+    def forward_with_features(self, model: nn.Module, pixel_values: Tensor) -> tuple[Any, Tensor]:
+        """The outputs, and the representation (B, D) that the classifier's linear head takes."""
+        caught: list[Tensor] = []
+        head = classifier_head(self.accelerator.unwrap_model(model))
+        handle = head.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
+        try:
+            outputs = model(pixel_values=pixel_values)
+        finally:
+            handle.remove()
+        return outputs, caught[0]
+
     def train_idx(self) -> Tensor:
         """(N,): the stable ids of the training images, in the data set's order."""
         return _read_column(self.train_dataset, "idx")
@@ -119,18 +133,21 @@ class BaselineTrainer(BaseTrainer):
 
     def predict_logits(self, model: nn.Module, dataset: Any) -> Tensor:
         """(N, K) float32 on the CPU, of all images of `dataset` in its order, in eval mode and without gradients."""
-        was_training = model.training
-        model.eval()
+        return self.predict_features(model, dataset)[0]
+
+    def predict_features(self, model: nn.Module, dataset: Any) -> tuple[Tensor, Tensor]:
+        """Logits (N, K) and representations (N, D), as `predict_logits`."""
+        model.to(self.args.device)
         size = self.args.per_device_eval_batch_size
-        logits = []
-        with torch.no_grad():
+        logits, features = [], []
+        with eval_mode(model), torch.no_grad():
             for start in range(0, len(dataset), size):
                 batch = self.data_collator([dataset[i] for i in range(start, min(start + size, len(dataset)))])
-                pixel_values = batch["pixel_values"].to(self.args.device)
                 with self.compute_loss_context_manager():
-                    logits.append(model(pixel_values=pixel_values).logits.float().cpu())
-        model.train(was_training)
-        return torch.cat(logits)
+                    outputs, taken = self.forward_with_features(model, batch["pixel_values"].to(self.args.device))
+                logits.append(outputs.logits.float().cpu())
+                features.append(taken.float().cpu())
+        return torch.cat(logits), torch.cat(features)
 
 
 def _read_column(dataset: Any, name: str) -> Tensor:

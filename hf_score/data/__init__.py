@@ -1,13 +1,16 @@
 """Image data sets with label-free views for training and group labels for evaluation only.
 
-Loading and checking (`load_data`), the registry of benchmarks, and turning images into pixel tensors (`preprocess`).
+Loading and checking (`load_data`, `stream_train`), the registry of benchmarks and their making from raw folders
+(`build`), and turning images into pixel tensors (`preprocess`).
 Nothing here knows of models or of explanations.
 """
 
 from hf_score.data.benchmarks import Benchmark, list_benchmarks
+from hf_score.data.build import build
 from hf_score.data.loading import ImageData, dataset_fingerprint, load_data
 from hf_score.data.pixels import ImageCollator, PixelDataset, preprocess, resize_mask, to_rgb, viewable
 from hf_score.data.regions import Regions
+from hf_score.data.streaming import stream_train
 
 __all__ = [
     "Benchmark",
@@ -15,11 +18,13 @@ __all__ = [
     "ImageData",
     "PixelDataset",
     "Regions",
+    "build",
     "dataset_fingerprint",
     "list_benchmarks",
     "load_data",
     "preprocess",
     "resize_mask",
+    "stream_train",
     "to_rgb",
     "viewable",
 ]

@@ -1,12 +1,10 @@
 """From a name or a folder to an `ImageData`: read, checked, split, and with the group labels taken out of training.
 
-Reading itself is left to `datasets` (parquet, image folders, the Hub). Everything a user can get wrong in a data set
-is found here, before anything is computed or written.
+Everything a user can get wrong in a data set is found here, before anything is computed or written.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import logging
@@ -18,22 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from hf_score.data._hub import HUB_ID, first_line, hub_problem
-from hf_score.data.benchmarks import Benchmark, find_benchmark, list_benchmarks
+from hf_score.data._hub import first_line
+from hf_score.data.benchmarks import compare_counts
 from hf_score.data.pixels import to_rgb
 from hf_score.data.regions import Regions, find_masks
+from hf_score.data.sources import read_source
 from hf_score.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["ImageData", "dataset_fingerprint", "load_data"]
-
-_SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,9 @@ class ImageData:
     train_group_counts: list[int] | None
     """Training images (held-out ones included) per group: for weighting an evaluation, never for training."""
     fingerprint: str
+    train_groups: dict[int, int] | None = None
+    """`idx` to group of the rows of `train` and `held_out`, for baselines that declare this supervision. None unless
+    `load_data` was asked for it, so that no other training code can come upon it."""
     licence: str | None = None
     source: str | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -74,6 +73,7 @@ class ImageData:
 def load_data(
     name_or_path: str | os.PathLike[str],
     *,
+    data_dir: str | os.PathLike[str] | None = None,
     label_column: str | None = None,
     spurious_column: str | None = None,
     group_column: str | None = None,
@@ -87,14 +87,19 @@ def load_data(
     verify: bool = True,
     strict: bool = False,
     revision: str | None = None,
+    with_train_groups: bool = False,
+    check_counts: bool = True,
 ) -> ImageData:
     """Load and check a data set.
 
     Args:
-        name_or_path: A registered benchmark (`list_benchmarks`), a Hub id, or a folder with `train/`, `validation/`
-            (or `valid/`, `val/`) and `test/`. A split's folder holds images and a `metadata.csv` with the columns
-            `file_name` and `label` (numbers from 0, or names), or one sub-folder of images per class; or the folder
-            holds `train.parquet` and so on. Without a test split the validation split is the test split.
+        name_or_path: A registered benchmark (`list_benchmarks`), a folder that `hf-score build` has made, a Hub id,
+            or a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images
+            and a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one
+            sub-folder of images per class; or the folder holds `train.parquet` and so on. Without a test split the
+            validation split is the test split.
+        data_dir: For a benchmark: the raw public folder (`hf-score benchmarks NAME` says what has to be in it), or
+            one that `hf-score build` has made of it. Default: the Hub, or what is included in the package.
         label_column: Column of the label; default `label`.
         spurious_column: Column of the spurious attribute, 0, 1, ...; default `spurious`, may be absent.
         group_column: Column of the group; default `group`, may be absent: then the group is
@@ -114,33 +119,44 @@ def load_data(
             listed in `ImageData.unreadable` and left out; in the other splits they are errors.
         strict: Make them errors in the training split too.
         revision: Revision of a Hub data set.
+        with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels.
+        check_counts: A benchmark has to have its official number of images in every split and group.
 
     Raises:
         DataError: For everything that is wrong with the data set; the message names the cause and the fix.
     """
     name = os.fspath(name_or_path)
-    benchmark = find_benchmark(name)
-    splits, folders, source = _read(name, benchmark, revision)
+    source = read_source(
+        name,
+        data_dir=None if data_dir is None else os.fspath(data_dir),
+        revision=revision,
+        official=check_counts,
+    )
+    benchmark, splits, optional_masks = source.benchmark, source.splits, False
     if benchmark is not None:
-        label_column = label_column or benchmark.label_column
-        spurious_column = spurious_column or benchmark.spurious_column
         class_names = class_names or benchmark.class_names
-        masks = masks or benchmark.masks
-        drop_minority = drop_minority or benchmark.drop_minority
+        if masks is None and benchmark.masks is not None:
+            masks, invert_masks, optional_masks = benchmark.masks, benchmark.invert_masks, True
     label_column, spurious_column = label_column or "label", spurious_column or "spurious"
     spurious_names = benchmark.spurious_names if benchmark else None
     splits = {split: _with_image_column(rows, name, split) for split, rows in splits.items()}
 
     labels, names = _labels(splits, label_column, class_names, name)
     groups, group_names = _groups(splits, labels, names, group_column, spurious_column, spurious_names, name)
+    if check_counts and source.counts and group_names is not None:
+        found = {split: np.bincount(ids, minlength=len(group_names)).tolist() for split, ids in groups.items()}
+        compare_counts(name, found, source.counts, group_names)
 
     regions = {}
     if masks is not None:
         regions = {
-            split: Regions(find_masks(rows, os.fspath(masks), split=split, folder=folders.get(split)), invert_masks)
+            split: Regions(
+                find_masks(rows, os.fspath(masks), split=split, folder=source.folders.get(split)), invert_masks
+            )
             for split, rows in splits.items()
+            if not optional_masks or masks in rows.column_names
         }
-        if not len(regions["train"]):
+        if not optional_masks and not len(regions["train"]):
             raise DataError(
                 f"None of the masks in '{masks}' belongs to a training image of '{name}'; see `load_data` for the "
                 "file names it looks for, or give a pattern."
@@ -160,6 +176,8 @@ def load_data(
                 f"'{name}' has no column 'minority' to drop training rows by; load it without that option."
             )
         keep = keep[np.asarray(splits["train"]["minority"])[keep] == 0]
+    if benchmark is not None and benchmark.drop_groups:
+        keep = keep[~np.isin(groups["train"][keep], benchmark.drop_groups)]
     rng = np.random.default_rng(seed)
     if num_train is not None and num_train < len(keep):
         keep = _stratified(keep, labels["train"], num_train / len(keep), rng)
@@ -170,7 +188,13 @@ def load_data(
         lacking = names[int(np.argmin(counts))]
         raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
 
-    train_groups = groups.pop("train", None)
+    in_train = groups.pop("train", None)
+    train_groups = None if in_train is None else {int(row): int(in_train[row]) for row in keep}
+    if with_train_groups and train_groups is None:
+        raise DataError(
+            f"The groups of the training images of '{name}' were asked for, but its train or its test split has no "
+            "column of groups: add one, or use a method without group labels."
+        )
     views = {split: _view(rows, labels[split], names, groups.get(split)) for split, rows in splits.items()}
     return ImageData(
         name=benchmark.name if benchmark else Path(name).resolve().name if Path(name).is_dir() else name,
@@ -182,11 +206,12 @@ def load_data(
         group_names=group_names,
         train_group_counts=None
         if train_groups is None or group_names is None
-        else np.bincount(train_groups[keep], minlength=len(group_names)).tolist(),
+        else np.bincount(list(train_groups.values()), minlength=len(group_names)).tolist(),
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
+        train_groups=train_groups if with_train_groups else None,
         unreadable=unreadable,
         licence=benchmark.licence if benchmark else None,
-        source=source,
+        source=source.where,
         _regions=regions,
     )
 
@@ -202,83 +227,6 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     for image in dataset.cast_column("image", Image(decode=False)).select(rows)["image"]:
         digest.update(hashlib.sha256(_encoded(image)).digest())
     return digest.hexdigest()
-
-
-def _read(
-    name: str, benchmark: Benchmark | None, revision: str | None
-) -> tuple[dict[str, Dataset], dict[str, Path], str]:
-    """The splits under their canonical names, the folders of their images (none for parquet), and the source."""
-    path = benchmark.path if benchmark else name
-    folders: dict[str, Path] = {}
-    if Path(path).is_dir():
-        found, folders = _read_folder(Path(path))
-        source = "included in hf-score" if benchmark else "local folder"
-    elif Path(path).exists() or not HUB_ID.fullmatch(path):
-        known = ", ".join(b.name for b in list_benchmarks())
-        raise DataError(
-            f"There is no data folder '{path}'; give an existing folder, a Hub id such as 'user/name', or one of: "
-            f"{known}."
-        )
-    else:
-        try:
-            found = dict(load_dataset(path, revision=revision))
-        except Exception as error:  # load_dataset lets errors of a dozen libraries through
-            raise DataError(
-                f"Cannot load the data set '{path}', which is no local folder: {hub_problem(error)}."
-            ) from error
-        source = f"https://huggingface.co/datasets/{path}"
-    splits = {
-        split: next(found[alias] for alias in aliases if alias in found)
-        for split, aliases in _SPLIT_NAMES.items()
-        if any(alias in found for alias in aliases)
-    }
-    if "test" not in splits and "validation" in splits:
-        splits["test"] = splits.pop("validation")
-        if folders:
-            folders["test"] = folders.pop("validation")
-    for split in ("train", "test"):
-        if split not in splits:
-            raise DataError(f"'{name}' has no {split} split (it has {sorted(found)}); add a folder '{split}/'.")
-    for split, rows in splits.items():
-        if len(rows) == 0:
-            raise DataError(f"Split '{split}' of '{name}' is empty; add images to it, or remove it.")
-    return splits, folders, source
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
-    """The splits of a folder of parquet files or of image folders, and in the second case the images' folders."""
-    folder = folder.resolve()
-    parquet = {file.stem: file for file in sorted(folder.glob("*.parquet"))}
-    if parquet:
-        return {split: _load_split("parquet", file, str(file)) for split, file in parquet.items()}, {}
-    folders = {
-        split: next(folder / alias for alias in aliases if (folder / alias).is_dir())
-        for split, aliases in _SPLIT_NAMES.items()
-        if any((folder / alias).is_dir() for alias in aliases)
-    }
-    if "train" not in folders:
-        raise DataError(f"'{folder}' has no folder 'train/' with training images; add one.")
-    splits = {}
-    with_metadata = any((path / name).is_file() for path in folders.values() for name in _METADATA)
-    for split, path in folders.items():
-        if with_metadata and not any((path / name).is_file() for name in _METADATA):
-            raise DataError(f"'{path}' has no metadata.csv, unlike another split; add one.")
-        if not with_metadata and not any(child.is_dir() for child in path.iterdir()):
-            raise DataError(
-                f"'{path}' has neither a metadata.csv nor one sub-folder per class; add a metadata.csv with the "
-                "columns file_name and label."
-            )
-        # One split at a time: together they would have to have the same columns, and training data has no groups.
-        files = f"{glob.escape(str(path))}/**"
-        splits[split] = _load_split("imagefolder", path, files, drop_labels=None if with_metadata else False)
-    return splits, folders
-
-
-def _load_split(builder: str, path: Path, files: str, **options: Any) -> Dataset:
-    try:
-        return load_dataset(builder, data_files={"train": files}, split="train", **options)
-    except Exception as error:  # builders raise their own and pyarrow's errors
-        raise DataError(f"Cannot read '{path}': {first_line(error.__cause__ or error)}; repair it.") from error
 
 
 def _with_image_column(rows: Dataset, name: str, split: str) -> Dataset:

@@ -105,8 +105,9 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
             settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
             settings["patch"] = _write_patch(folder / "patch.png", data, home)
             settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])
-            if (Path(benchmark.path) / "README.md").is_file():  # it holds the licence's notice
-                shutil.copy(Path(benchmark.path) / "README.md", folder / "examples" / "README.md")
+            notice = Path(benchmark.path or "") / "README.md"
+            if benchmark.path and notice.is_file():  # it holds the licence's notice
+                shutil.copy(notice, folder / "examples" / "README.md")
         bundled = "dev" in __version__  # such a version cannot be on the package index
         if bundled:
             unneeded = shutil.ignore_patterns("__pycache__", "*.parquet", ".*")

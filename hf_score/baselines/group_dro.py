@@ -1,0 +1,88 @@
+"""GroupDRO: minimise the loss of the worst group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..errors import HFScoreError
+from ..files import write_bytes
+from .base import BaselineConfig
+from .reweighting import ReweightingTrainer
+
+__all__ = ["GroupDROConfig", "GroupDROTrainer"]
+
+_STATE_FILE = "group_dro_state.safetensors"
+
+
+@dataclass
+class GroupDROConfig(BaselineConfig):
+    """Configuration of [`GroupDROTrainer`].
+
+    Parameters:
+        group_dro_step_size: η, by how much the weight of a group grows with its loss (their default: 0.01).
+        group_dro_adjustment: C, adds C/√n_g to the loss of a group with n_g training images (their default: 0).
+    """
+
+    group_dro_step_size: float = field(default=0.01, metadata={"help": "Step size of the group weights."})
+    group_dro_adjustment: float = field(default=0.0, metadata={"help": "C of the adjustment C/sqrt(group size)."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_dro_step_size <= 0:
+            raise HFScoreError(f"group_dro_step_size is {self.group_dro_step_size}: give a number above 0.")
+
+
+class GroupDROTrainer(ReweightingTrainer):
+    """min_θ max_q Σ_g q_g · E[loss | g], with q by exponentiated gradient ascent (Sagawa et al., 2020, algorithm 1).
+
+    Supervision: groups of the training set. As in their commands, batches are drawn with equal probability of every
+    group. q follows every micro-batch, so 8×1 and 4×2 differ; several processes share one q.
+    """
+
+    name = "group_dro"
+    title = "GroupDRO"
+    paper = "Sagawa et al., 2020, arXiv 1911.08731"
+    config_class = GroupDROConfig
+    args: GroupDROConfig  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        groups = self.train_groups()
+        sizes = torch.bincount(groups)
+        self._group_of = dict(zip(self.train_idx().tolist(), groups.tolist(), strict=True))
+        self._adjustment = (self.args.group_dro_adjustment / sizes.clamp(min=1).sqrt()).to(self.args.device)
+        #: (G,): the weights q of the groups; those without a training image have 0.
+        self.group_weights = ((sizes > 0) / (sizes > 0).sum()).float().to(self.args.device)
+
+    def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
+        outputs = model(pixel_values=inputs["pixel_values"])
+        losses = nn.functional.cross_entropy(outputs.logits.float(), inputs["labels"], reduction="none")
+        groups = torch.as_tensor([self._group_of[i] for i in idx.tolist()], device=losses.device)
+        one_hot = nn.functional.one_hot(groups, len(self.group_weights)).to(losses.dtype)
+        sums = self.accelerator.reduce(torch.stack([one_hot.T @ losses.detach(), one_hot.sum(0)]), reduction="sum")
+        counts = sums[1].clamp(min=1)
+        present = (sums[1] > 0).to(losses.dtype)
+        adjusted = sums[0] / counts + self._adjustment * present
+        weights = self.group_weights * torch.exp(self.args.group_dro_step_size * adjusted)
+        self.group_weights = weights / weights.sum()
+        # Gradients are averaged over processes: each one's share of a group's mean is taken as many times.
+        share = (one_hot.T @ losses) / counts * self.accelerator.num_processes
+        return self.group_weights @ share, outputs
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Keep q beside the optimizer's state, so that a resumed run goes on with it."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            write_bytes(Path(output_dir) / _STATE_FILE, save({"group_weights": self.group_weights.cpu()}))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            state = load_file(Path(checkpoint) / _STATE_FILE, device=str(self.args.device))
+            self.group_weights = state["group_weights"]

@@ -1,0 +1,122 @@
+"""Retraining the last layer alone: what the methods that do it share, and the plainest of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.trainer_utils import TrainOutput
+
+from ..errors import DataError, HFScoreError
+from ..models import classifier_head
+from .base import BaselineConfig, BaselineTrainer
+
+__all__ = ["CBLLRConfig", "CBLLRTrainer", "LastLayerTrainer", "class_balance", "refit"]
+
+
+class LastLayerTrainer(BaselineTrainer):
+    """A method that replaces the linear head of the ERM model and leaves the rest as it is."""
+
+    starts_from = "erm"
+    anytime = False
+
+    def new_head(self) -> tuple[Tensor, Tensor]:
+        """The weight (K, D) and bias (K,) to put in place of the head's."""
+        raise NotImplementedError
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Compute the new head and put it in; there are no steps to resume."""
+        model: Any = self.model
+        model.to(self.args.device)
+        weight, bias = self.new_head()
+        head = classifier_head(model)
+        with torch.no_grad():
+            head.weight.copy_(weight.to(head.weight))
+            head.bias.copy_(bias.to(head.bias))
+        self.state.epoch = 1.0
+        return TrainOutput(0, 0.0, {})
+
+    def held_out(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K), representations (N, D) and class ids (N,) of `eval_dataset`, which was not trained on.
+
+        Raises:
+            DataError: there is no evaluation set.
+        """
+        dataset: Any = self.eval_dataset
+        if dataset is None or not len(dataset):
+            raise DataError(f"{self.title} refits the head on held-out images: give them as eval_dataset.")
+        logits, features = self.predict_features(self.model, dataset)  # type: ignore[arg-type]
+        return logits, features, torch.as_tensor([int(dataset[i]["labels"]) for i in range(len(dataset))])
+
+
+def class_balance(labels: Tensor) -> Tensor:
+    """(N,): 1 / (K · size of the image's class), so that every class weighs the same and all together 1."""
+    sizes = torch.bincount(labels).double()
+    return 1.0 / (sizes[labels] * (sizes > 0).sum())
+
+
+def refit(head: nn.Linear, features: Tensor, labels: Tensor, weights: Tensor, *, pull: float) -> tuple[Tensor, Tensor]:
+    """argmin over heads of Σ w_i · cross-entropy_i + pull · ‖W − W₀‖², from the present one, by L-BFGS in float64.
+
+    Args:
+        head: the present head, W₀.
+        features: (N, D).
+        labels: (N,).
+        weights: (N,), ≥ 0; scaled to sum 1.
+        pull: ≥ 0. Above 0 the minimum is unique.
+
+    Returns:
+        weight (K, D) and bias (K,), float64, on the CPU.
+    """
+    start = torch.cat([head.weight.detach(), head.bias.detach()[:, None]], dim=1).double().cpu()
+    inputs = torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.double)], dim=1)
+    weights = weights.double() / weights.double().sum()
+    values = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([values], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        losses = nn.functional.cross_entropy(inputs @ values.T, labels, reduction="none")
+        loss = (weights * losses).sum() + pull * (values - start).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    found = values.detach()
+    return found[:, :-1], found[:, -1]
+
+
+@dataclass
+class CBLLRConfig(BaselineConfig):
+    """Configuration of [`CBLLRTrainer`].
+
+    Parameters:
+        cb_llr_pull: weight of ‖W − W₀‖².
+    """
+
+    cb_llr_pull: float = field(default=1e-3, metadata={"help": "Pull towards the ERM head."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cb_llr_pull < 0:
+            raise HFScoreError(f"cb_llr_pull is {self.cb_llr_pull}: give a number of at least 0.")
+
+
+class CBLLRTrainer(LastLayerTrainer):
+    """Class-balanced last-layer retraining on held-out training images (LaBonte et al., 2023, section 4).
+
+    Supervision: class labels. The optimum with a slight pull to the ERM head; theirs is found by SGD.
+    """
+
+    name = "cb_llr"
+    title = "CB-LLR"
+    paper = "LaBonte et al., 2023, arXiv 2309.08534"
+    config_class = CBLLRConfig
+    args: CBLLRConfig  # type: ignore[assignment]
+
+    def new_head(self) -> tuple[Tensor, Tensor]:
+        _, features, labels = self.held_out()
+        head = classifier_head(self.model)  # type: ignore[arg-type]
+        return refit(head, features, labels, class_balance(labels), pull=self.args.cb_llr_pull)

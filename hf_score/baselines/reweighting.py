@@ -1,0 +1,27 @@
+"""Reweighting by group (RWG): every group drawn equally often."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import BaselineTrainer
+
+__all__ = ["ReweightingTrainer"]
+
+
+class ReweightingTrainer(BaselineTrainer):
+    """ERM on batches drawn with probability 1 / size of the image's group (Idrissi et al., 2022).
+
+    Supervision: groups of the training set.
+    """
+
+    name = "reweighting"
+    title = "reweighting (RWG)"
+    paper = "Idrissi et al., 2022, arXiv 2110.14503"
+    supervision_kinds = ("train_groups",)
+
+    def sample_weights(self) -> Tensor:
+        """(N,): 1 / size of the group."""
+        groups = self.train_groups()
+        return 1.0 / torch.bincount(groups).double()[groups]

@@ -1,0 +1,63 @@
+"""SELF: refit the head on the images about which an early model and the final one disagree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from ..errors import HFScoreError
+from ..models import classifier_head
+from .base import BaselineConfig
+from .last_layer import LastLayerTrainer, class_balance, refit
+
+__all__ = ["SELFConfig", "SELFTrainer", "disagreement"]
+
+
+@dataclass
+class SELFConfig(BaselineConfig):
+    """Configuration of [`SELFTrainer`].
+
+    Parameters:
+        self_share: share of the held-out images to refit on, those with the largest disagreement.
+        self_pull: weight of ‖W − W₀‖².
+    """
+
+    self_share: float = field(default=0.25, metadata={"help": "Share of held-out images to refit on."})
+    self_pull: float = field(default=1e-3, metadata={"help": "Pull towards the ERM head."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.self_share <= 1 or self.self_pull < 0:
+            raise HFScoreError("self_share must be above 0 and at most 1, and self_pull at least 0: correct them.")
+
+
+class SELFTrainer(LastLayerTrainer):
+    """Class-balanced last-layer retraining on the held-out images with the largest KL divergence between the
+    early-stopped and the final ERM model (LaBonte et al., 2023, section 5, early-stop SELF).
+
+    Supervision: class labels (theirs: only of those images; the rest of the held-out set needs none). The early model
+    is ERM after one epoch. Theirs takes the 20 to 500 most disputed images, chosen on validation groups, and trains by
+    SGD.
+    """
+
+    name = "self"
+    title = "SELF"
+    paper = "LaBonte et al., 2023, arXiv 2309.08534"
+    reference = "early"
+    config_class = SELFConfig
+    args: SELFConfig  # type: ignore[assignment]
+
+    def new_head(self) -> tuple[Tensor, Tensor]:
+        assert self.reference_model is not None
+        logits, features, labels = self.held_out()
+        disputed = disagreement(self.predict_logits(self.reference_model, self.eval_dataset), logits)
+        rows = disputed.argsort(descending=True)[: max(2, round(self.args.self_share * len(labels)))]
+        head = classifier_head(self.model)  # type: ignore[arg-type]
+        return refit(head, features[rows], labels[rows], class_balance(labels[rows]), pull=self.args.self_pull)
+
+
+def disagreement(early: Tensor, final: Tensor) -> Tensor:
+    """(N,): KL(early ‖ final) of the predictions, from logits (N, K)."""
+    early, final = early.double().log_softmax(dim=1), final.double().log_softmax(dim=1)
+    return nn.functional.kl_div(final, early, reduction="none", log_target=True).sum(dim=1)
