@@ -20,6 +20,7 @@ from PIL import Image
 
 from .. import __version__
 from ..data import ImageData, load_data, to_rgb
+from ..data._hub import HUB_ID
 from ..data.benchmarks import find_benchmark
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
@@ -77,6 +78,8 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
     run_folder, output_dir = Path(run_folder), Path(output_dir)
     if output_dir.exists() and not (output_dir / "space.json").is_file() and any(output_dir.iterdir()):
         raise HFScoreError(f"{output_dir} holds something else than a Space: give a new or empty folder.")
+    if model_id is not None and not HUB_ID.fullmatch(model_id):
+        raise HFScoreError(f"{model_id!r} is not the id of a model on the Hub: give OWNER/NAME.")
     check_checkpoint(run_folder / "model")
     arguments = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
     # With several seeds, `model/` is the first one's.
@@ -97,7 +100,8 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
             _copy_checkpoint(run_folder / "model", folder / "debiased")
         benchmark = find_benchmark(dataset)
         if benchmark is not None and benchmark.licence.lower() in OPEN_LICENCES:
-            data = load_data(dataset, held_out=arguments["held_out"], drop_minority=arguments["drop_minority"])
+            kept = {name: arguments[name] for name in ("held_out", "drop_minority")}
+            data = load_data(dataset, **kept, verify=False)  # the run did
             settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
             settings["patch"] = _write_patch(folder / "patch.png", data, home)
             settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])
