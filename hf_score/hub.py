@@ -1,12 +1,15 @@
-"""Publishing a finished run on the Hugging Face Hub: one commit, and nothing in it that should stay at home."""
+"""Publishing on the Hugging Face Hub: one commit, and nothing in it that should stay at home.
+
+`upload` is the one way out; what publishes a model, a metric or a Space gives it the files.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
@@ -21,7 +24,10 @@ from .errors import HFScoreError
 from .report.card import PLACEHOLDER_OWNER, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
-__all__ = ["push_run"]
+__all__ = ["Files", "push_run", "upload"]
+
+#: Path in the repository → a local file, or its content.
+Files = Mapping[str, Path | bytes]
 
 #: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
 UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)checkpoint-\d+/")
@@ -55,6 +61,44 @@ def push_run(
         HFScoreError: there is no such run, something in it must not be published (a token, `training_args.bin`),
             nobody is logged in, or the Hub cannot be reached or refuses.
     """
+    return upload(
+        repo_id,
+        lambda full_id: _files_of(Path(run_folder), full_id),
+        private=private,
+        token=token,
+        revision=revision,
+        commit_message=commit_message,
+    )
+
+
+def upload(
+    repo_id: str,
+    files: Callable[[str], Files],
+    *,
+    repo_type: Literal["model", "space"] = "model",
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str,
+) -> CommitInfo:
+    """Put files into a repository in one commit, or say in one sentence why not.
+
+    Every file is searched for tokens before anything leaves the machine. The repository is made if it does not exist;
+    until the commit its branch stays as it was, so a failed upload can be repeated.
+
+    Args:
+        repo_id: `owner/name`, or a name of your own.
+        files: makes the files, given the full `owner/name` (a card wants to name it).
+        repo_type: `"model"`, or `"space"` for a Gradio Space.
+        private: make a new repository private; default: as your organisation sets it.
+        token: default: the one in the environment or of `hf auth login`.
+        revision: branch; made from `main` if it does not exist.
+        commit_message: the commit's title.
+
+    Raises:
+        HFScoreError: a file must not be published (a token, `training_args.bin`), nobody is logged in, or the Hub
+            cannot be reached or refuses.
+    """
     token = token or get_token()
     if not token:
         raise HFScoreError("Nobody is logged in to the Hub: run `hf auth login` or set HF_TOKEN in the environment.")
@@ -62,20 +106,23 @@ def push_run(
     try:
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
-        operations = _operations(Path(run_folder), repo_id)
+        operations = [CommitOperationAdd(name, content) for name, content in files(repo_id).items()]
         for operation in operations:
             _refuse_secrets(operation, token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        sdk = "gradio" if repo_type == "space" else None
+        api.create_repo(repo_id, repo_type=repo_type, space_sdk=sdk, private=private, exist_ok=True)
         if revision is not None and revision != "main":
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+            api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
+        return api.create_commit(
+            repo_id, operations, repo_type=repo_type, commit_message=commit_message, revision=revision
+        )
     except HFScoreError:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise HFScoreError(_reason(error, repo_id, api.endpoint)) from error
 
 
-def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
+def _files_of(run_folder: Path, repo_id: str) -> Files:
     model, results_file, page = run_folder / "model", run_folder / "results.json", run_folder / "report" / "index.html"
     if not run_folder.is_dir():
         raise HFScoreError(f"There is no run at {run_folder}: give the output folder of a finished run.")
@@ -99,7 +146,7 @@ def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
             ).encode()
     if page.is_file():
         files["report/index.html"] = page
-    return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    return files
 
 
 def _read_results(path: Path) -> Mapping[str, Any]:
