@@ -23,10 +23,11 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+  push-metric  hf-score push-metric --repo_id USER/worst_group_accuracy: put the evaluate metric on the Hub, as a Space
   families  list the models that can be explained, and how
 
-All but review, push and families take the options of run, --output_dir is the run folder. A step runs the steps
-before it where needed.
+All but review, push, push-metric and families take the options of run, --output_dir is the run folder. A step runs
+the steps before it where needed.
 """
 
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": lambda rest: _step(rest, "report"),
         "review": _review,
         "push": _push,
+        "push-metric": _push_metric,
         "families": _families,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -122,6 +124,18 @@ def _push(words: list[str]) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     options = parser.parse_args(words)
     print(push_run(options.run, options.repo_id, private=options.private))
+
+
+def _push_metric(words: list[str]) -> None:
+    import argparse
+
+    from .hub import push_metric
+
+    parser = argparse.ArgumentParser(prog="hf-score push-metric", description="Put the evaluate metric on the Hub.")
+    parser.add_argument("--repo_id", required=True, help="USER/worst_group_accuracy on the Hub")
+    parser.add_argument("--private", action="store_true", default=None, help="create a private Space")
+    options = parser.parse_args(words)
+    print(push_metric(options.repo_id, private=options.private))
 
 
 def _review(words: list[str]) -> None:

@@ -21,10 +21,11 @@ from huggingface_hub.errors import (
 )
 
 from .errors import HFScoreError
+from .metrics import worst_group_accuracy
 from .report.card import PLACEHOLDER_OWNER, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
-__all__ = ["Files", "push_run", "upload"]
+__all__ = ["Files", "push_metric", "push_run", "upload"]
 
 #: Path in the repository → a local file, or its content.
 Files = Mapping[str, Path | bytes]
@@ -69,6 +70,33 @@ def push_run(
         revision=revision,
         commit_message=commit_message,
     )
+
+
+def push_metric(repo_id: str, *, private: bool | None = None, token: str | None = None) -> CommitInfo:
+    """Publish worst-group accuracy as a Space, from which `evaluate.load(repo_id)` takes it.
+
+    Args:
+        repo_id: `owner/worst_group_accuracy`; `evaluate` looks for a script of the repository's name.
+        private, token: as for [`push_run`].
+
+    Raises:
+        HFScoreError: another name, or what [`upload`] raises.
+    """
+    folder = Path(worst_group_accuracy.__file__).parent
+    if repo_id.split("/")[-1] != folder.name:
+        raise HFScoreError(
+            f"evaluate finds a metric by the name of its script: give OWNER/{folder.name} as --repo_id."
+        )
+
+    def files(full_id: str) -> Files:
+        content: dict[str, Path | bytes] = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+        content["README.md"] = (
+            (folder / "README.md").read_bytes().replace(b"OWNER/" + folder.name.encode(), full_id.encode())
+        )
+        return content
+
+    message = "Upload metric with hf-score"
+    return upload(repo_id, files, repo_type="space", private=private, token=token, commit_message=message)
 
 
 def upload(
