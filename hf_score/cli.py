@@ -24,10 +24,11 @@ USAGE = """usage: hf-score STEP [options]
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
   push-metric  hf-score push-metric --repo_id USER/worst_group_accuracy: put the evaluate metric on the Hub, as a Space
+  bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
   families  list the models that can be explained, and how
 
-All but review, push, push-metric and families take the options of run, --output_dir is the run folder. A step runs
-the steps before it where needed.
+The steps from run to report take the options of run, --output_dir is the run folder. A step runs the steps before it
+where needed.
 """
 
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "review": _review,
         "push": _push,
         "push-metric": _push_metric,
+        "bench": _bench,
         "families": _families,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -155,3 +157,30 @@ def _review(words: list[str]) -> None:
     from .review.page import serve
 
     serve(options.run, port=options.port, browser=not options.no_browser)
+
+
+def _bench(words: list[str]) -> None:
+    import argparse
+    import os
+
+    from .bench import Plan, Store, run_plan, write_tables
+
+    parser = argparse.ArgumentParser(prog="hf-score bench", description="Run what is missing of a benchmark plan.")
+    parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
+    parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="default: beside the plan")
+    parser.add_argument("--data", metavar="DIR", help="what $DATA in the plan stands for")
+    parser.add_argument("--cache", type=Path, default=Path("runs/bench"), help="images and starting models")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    for name in ("sets", "models", "methods", "seeds", "rounds"):
+        parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
+    options = parser.parse_args(words)
+    if options.data:
+        os.environ["DATA"] = str(Path(options.data).resolve())
+    plan, rows = Plan(options.plan), options.rows or options.plan.with_suffix(".parquet")
+    if options.tables:
+        print(write_tables(plan, Store(rows), options.tables))
+        return
+    keys = {"sets": "set", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
+    only = {key: getattr(options, name).split(",") for name, key in keys.items() if getattr(options, name)}
+    run_plan(plan, rows, cache=options.cache, workers=options.workers, only=only)

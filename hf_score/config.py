@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from transformers import TrainingArguments
-
+from .base_config import BaseConfig
 from .errors import HFScoreError
 
-__all__ = ["GROUP_METRICS", "SCOREConfig"]
-
-#: Metrics that need group labels (`hf_score.metrics.group_metrics`); none may choose a checkpoint.
-GROUP_METRICS = ("worst_group_accuracy", "mean_group_accuracy", "weighted_accuracy", "group_accuracy")
+__all__ = ["SCOREConfig"]
 
 
 @dataclass
-class SCOREConfig(TrainingArguments):
-    """Configuration of [`SCORETrainer`]: all of `transformers.TrainingArguments`, and the fields below.
+class SCOREConfig(BaseConfig):
+    """Configuration of [`SCORETrainer`]: all of [`BaseConfig`], and the fields below.
 
     Parameters that control the penalty:
         score_lambda: λ, the weight of the penalty beside the cross-entropy. The penalty is scaled to 1 on the starting
@@ -41,15 +37,8 @@ class SCOREConfig(TrainingArguments):
         score_random_neurons: control: give every neuron the relevance of another, randomly drawn one.
         score_unmasked: control: take the relevance of the whole image instead of the masked one.
 
-    Parameters that control what may be learned from:
-        freeze_batch_norm: keep normalisation layers with running statistics in eval mode. Default: whenever
-            `score_lambda` is above 0.
-        class_balanced: draw training images (with replacement) so that every class is seen equally often. Class labels
-            alone decide. Default: whenever `score_lambda` is above 0.
-        allow_group_oracle: let a metric that needs group labels choose the checkpoint. The result is an oracle's and
-            is marked so wherever it is shown.
-
-    Default that differs from `TrainingArguments`: `remove_unused_columns=False` (the collator reads the image column).
+    Defaults that differ from [`BaseConfig`]: `freeze_batch_norm` and `class_balanced` are on where `score_lambda` is
+    above 0.
     """
 
     score_lambda: float = field(default=3.0, metadata={"help": "Weight of the penalty; 0 is plain fine-tuning."})
@@ -81,10 +70,6 @@ class SCOREConfig(TrainingArguments):
         default=None,
         metadata={"help": "Draw training images so that classes are seen equally. Default: if score_lambda > 0."},
     )
-    allow_group_oracle: bool = field(
-        default=False, metadata={"help": "Let group labels choose the checkpoint. Marked as oracle everywhere."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the image column."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,17 +81,6 @@ class SCOREConfig(TrainingArguments):
             raise HFScoreError(f"score_batch_size is {self.score_batch_size}: give a number of at least 1.")
         if not 0 <= self.score_held_out_share < 1:
             raise HFScoreError(f"score_held_out_share is {self.score_held_out_share}: give a share from 0 to below 1.")
-        if self.hub_token is not None:
-            raise HFScoreError(
-                "hub_token would be saved in clear in training_args.bin and pushed: leave it out and set HF_TOKEN "
-                "in the environment, or log in with `hf auth login`."
-            )
-        metric = (self.metric_for_best_model or "").removeprefix("eval_")
-        if metric.startswith(GROUP_METRICS) and not self.allow_group_oracle:
-            raise HFScoreError(
-                f"metric_for_best_model is {metric!r}, which needs group labels: choose a label-free metric such as "
-                "'selection', or set allow_group_oracle=True to report an oracle's result."
-            )
         if self.score_penalised == "difference" and (self.score_random_neurons or self.score_unmasked):
             raise HFScoreError(
                 "score_random_neurons and score_unmasked are controls of the penalty on neurons: set "
@@ -116,8 +90,3 @@ class SCOREConfig(TrainingArguments):
             self.class_balanced = self.score_lambda > 0
         if self.freeze_batch_norm is None:
             self.freeze_batch_norm = self.score_lambda > 0
-
-    def score_fields(self) -> dict[str, Any]:
-        """The fields of this class alone, as they go into results and model cards."""
-        names = [name for name in SCOREConfig.__annotations__ if name != "remove_unused_columns"]
-        return {name: getattr(self, name) for name in names}

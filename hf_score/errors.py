@@ -3,7 +3,14 @@
 The command line prints the message alone and exits with status 2; Python callers catch `HFScoreError`.
 """
 
-__all__ = ["DataError", "HFScoreError", "ModelError", "SelectionError", "UnsupportedArchitectureError"]
+__all__ = [
+    "DataError",
+    "HFScoreError",
+    "ModelError",
+    "SelectionError",
+    "SupervisionError",
+    "UnsupportedArchitectureError",
+]
 
 
 class HFScoreError(ValueError):
@@ -24,3 +31,7 @@ class UnsupportedArchitectureError(ModelError):
 
 class SelectionError(HFScoreError):
     """A selection file that cannot be read, or that belongs to another model or data set."""
+
+
+class SupervisionError(HFScoreError):
+    """A method that reads supervision it did not declare, or does not get what it declared."""

@@ -1,6 +1,6 @@
 """Publishing on the Hugging Face Hub: one commit, and nothing in it that should stay at home.
 
-`upload` is the one way out; what publishes a model, a metric or a Space gives it the files.
+`push_files` is the one way out; what publishes a model, a metric or a Space gives it the files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
@@ -25,10 +25,7 @@ from .metrics import worst_group_accuracy
 from .report.card import PLACEHOLDER_OWNER, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
-__all__ = ["Files", "push_metric", "push_run", "upload"]
-
-#: Path in the repository → a local file, or its content.
-Files = Mapping[str, Path | bytes]
+__all__ = ["check_checkpoint", "push_files", "push_metric", "push_run"]
 
 #: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
 UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)checkpoint-\d+/")
@@ -62,9 +59,9 @@ def push_run(
         HFScoreError: there is no such run, something in it must not be published (a token, `training_args.bin`),
             nobody is logged in, or the Hub cannot be reached or refuses.
     """
-    return upload(
+    return push_files(
+        lambda name: _operations(Path(run_folder), name),
         repo_id,
-        lambda full_id: _files_of(Path(run_folder), full_id),
         private=private,
         token=token,
         revision=revision,
@@ -80,7 +77,7 @@ def push_metric(repo_id: str, *, private: bool | None = None, token: str | None 
         private, token: as for [`push_run`].
 
     Raises:
-        HFScoreError: another name, or what [`upload`] raises.
+        HFScoreError: another name, or what [`push_files`] raises.
     """
     folder = Path(worst_group_accuracy.__file__).parent
     if repo_id.split("/")[-1] != folder.name:
@@ -88,44 +85,43 @@ def push_metric(repo_id: str, *, private: bool | None = None, token: str | None 
             f"evaluate finds a metric by the name of its script: give OWNER/{folder.name} as --repo_id."
         )
 
-    def files(full_id: str) -> Files:
+    def operations(full_id: str) -> list[CommitOperationAdd]:
         content: dict[str, Path | bytes] = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-        content["README.md"] = (
-            (folder / "README.md").read_bytes().replace(b"OWNER/" + folder.name.encode(), full_id.encode())
-        )
-        return content
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        content["README.md"] = readme.replace(f"OWNER/{folder.name}", full_id).encode()
+        return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=value) for name, value in content.items()]
 
-    message = "Upload metric with hf-score"
-    return upload(repo_id, files, repo_type="space", private=private, token=token, commit_message=message)
+    return push_files(
+        operations,
+        repo_id,
+        private=private,
+        token=token,
+        commit_message="Upload metric with hf-score",
+        repo_type="space",
+        space_sdk="gradio",
+    )
 
 
-def upload(
+def push_files(
+    make_operations: Callable[[str], list[CommitOperationAdd]],
     repo_id: str,
-    files: Callable[[str], Files],
     *,
-    repo_type: Literal["model", "space"] = "model",
     private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
     commit_message: str,
+    repo_type: str = "model",
+    space_sdk: str | None = None,
 ) -> CommitInfo:
-    """Put files into a repository in one commit, or say in one sentence why not.
-
-    Every file is searched for tokens before anything leaves the machine. The repository is made if it does not exist;
-    until the commit its branch stays as it was, so a failed upload can be repeated.
+    """Upload files in one commit to a repository that is made if it does not exist; arguments as for `push_run`.
 
     Args:
-        repo_id: `owner/name`, or a name of your own.
-        files: makes the files, given the full `owner/name` (a card wants to name it).
-        repo_type: `"model"`, or `"space"` for a Gradio Space.
-        private: make a new repository private; default: as your organisation sets it.
-        token: default: the one in the environment or of `hf auth login`.
-        revision: branch; made from `main` if it does not exist.
-        commit_message: the commit's title.
+        make_operations: from the full repository id to the files.
+        repo_type: `"model"` or `"space"`.
+        space_sdk: what a Space runs on.
 
     Raises:
-        HFScoreError: a file must not be published (a token, `training_args.bin`), nobody is logged in, or the Hub
-            cannot be reached or refuses.
+        HFScoreError: a file must not be published, nobody is logged in, or the Hub cannot be reached or refuses.
     """
     token = token or get_token()
     if not token:
@@ -134,15 +130,14 @@ def upload(
     try:
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
-        operations = [CommitOperationAdd(name, content) for name, content in files(repo_id).items()]
+        operations = make_operations(repo_id)
         for operation in operations:
             _refuse_secrets(operation, token)
-        sdk = "gradio" if repo_type == "space" else None
-        api.create_repo(repo_id, repo_type=repo_type, space_sdk=sdk, private=private, exist_ok=True)
+        api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
         if revision is not None and revision != "main":
-            api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
+            api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         return api.create_commit(
-            repo_id, operations, repo_type=repo_type, commit_message=commit_message, revision=revision
+            repo_id, operations, commit_message=commit_message, revision=revision, repo_type=repo_type
         )
     except HFScoreError:
         raise
@@ -150,12 +145,11 @@ def upload(
         raise HFScoreError(_reason(error, repo_id, api.endpoint)) from error
 
 
-def _files_of(run_folder: Path, repo_id: str) -> Files:
+def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
     model, results_file, page = run_folder / "model", run_folder / "results.json", run_folder / "report" / "index.html"
     if not run_folder.is_dir():
         raise HFScoreError(f"There is no run at {run_folder}: give the output folder of a finished run.")
-    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
-        raise HFScoreError(f"{model} holds no checkpoint (config.json and safetensors): give a run that has finished.")
+    check_checkpoint(model)
     files: dict[str, Path | bytes] = {
         name: path
         for path in sorted(model.rglob("*"))
@@ -174,7 +168,15 @@ def _files_of(run_folder: Path, repo_id: str) -> Files:
             ).encode()
     if page.is_file():
         files["report/index.html"] = page
-    return files
+    return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise HFScoreError where the folder holds no checkpoint."""
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise HFScoreError(
+            f"{folder} holds no checkpoint (config.json and safetensors): give a run that has finished."
+        )
 
 
 def _read_results(path: Path) -> Mapping[str, Any]:

@@ -11,16 +11,13 @@ import dataclasses
 import json
 import logging
 import math
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +49,7 @@ from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_json, write_text
 from .metrics import group_metrics, relevance_in_region
 from .models import load_model
+from .provenance import git_commit, hardware, versions
 from .report import (
     contact_sheet,
     group_bars,
@@ -398,9 +396,9 @@ class Run:
             "schema": RESULTS_SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(sys.argv),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "hardware": _hardware(self.state),
-            "git_commit": _git_commit(),
+            "versions": versions(),
+            "hardware": hardware(),
+            "git_commit": git_commit(),
             "model": {
                 "name": self.arguments.model,
                 "architecture": _architecture(model),
@@ -725,9 +723,6 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     return results
 
 
-_PACKAGES = ("hf-score", "torch", "transformers", "datasets", "accelerate", "timm", "zennit")
-
-
 def data_has_groups(results: dict[str, Any]) -> bool:
     """Whether the runs were evaluated by group."""
     return any("group_accuracy" in r["metrics"] for m in results["methods"].values() for r in m["runs"])
@@ -772,28 +767,11 @@ def _training_fields(config: SCOREConfig) -> dict[str, Any]:
         "bf16",
         "fp16",
     )
-    return {**config.score_fields(), **{name: getattr(config, name) for name in names}}
+    return {**config.own_fields(), **{name: getattr(config, name) for name in names}}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
-
-
-def _hardware(state: PartialState) -> str:
-    device = torch.cuda.get_device_name() if state.device.type == "cuda" else platform.machine() + " CPU"
-    threads = "" if state.device.type == "cuda" else f", {torch.get_num_threads()} threads"
-    return f"{state.num_processes} × {device}{threads}"
-
-
-def _git_commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
 
 
 def _architecture(model: PreTrainedModel) -> str:

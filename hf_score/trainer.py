@@ -1,53 +1,33 @@
-"""`SCORETrainer`: `transformers.Trainer` with the SCORE penalty, and without a way for group labels to get in."""
+"""`SCORETrainer`: `BaseTrainer` with the SCORE penalty."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import Dataset, Sampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import PreTrainedModel
 
 from .attribution import Explainer, find_layer
+from .base_trainer import BaseTrainer, class_labels, classification_metrics, column_names, eval_mode
 from .config import SCOREConfig
-from .data import ImageCollator
 from .detection.samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
 from .errors import DataError, HFScoreError, ModelError
 from .files import write_bytes
-from .metrics import group_metrics
 from .penalty import margin, margin_difference, positive_total, score_penalty, shortcut_relevance
 
 __all__ = ["SCORETrainer", "classification_metrics"]
 
-#: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
-TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
 _STATE_FILE = "score_state.safetensors"
 _HOSTS_PER_HELD_OUT_SAMPLE = 8
 
 
-def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy and worst-class accuracy: what may be known without group labels.
-
-    Args:
-        prediction: logits (N, K) and class labels (N,).
-    """
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    labels = np.asarray(prediction.label_ids)
-    correct = logits.argmax(axis=-1) == labels
-    per_class = [correct[labels == label].mean() for label in np.unique(labels)]
-    return {"accuracy": float(correct.mean()), "worst_class_accuracy": float(min(per_class))}
-
-
-class SCORETrainer(Trainer):
+class SCORETrainer(BaseTrainer):
     """Fine-tunes an image classifier with a penalty on what its spurious-positive samples' shortcut contributes.
 
     Loss = cross-entropy + λ·P/P₀ + w·cross-entropy of the copies with exchanged regions, with P₀ the penalty of the
@@ -60,12 +40,8 @@ class SCORETrainer(Trainer):
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included.
         args: [`SCOREConfig`].
-        train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others.
-        eval_dataset: the same, or with a `group` column, which adds group metrics to the report. One with a `group`
-            column cannot choose the checkpoint.
         spurious_samples: the samples a person, a file or an oracle decided on; not needed with `score_lambda=0`.
-        group_names: names of the group ids, for the report.
-        **kwargs: as for `Trainer`; `processing_class` is the image processor.
+        **kwargs: as for [`BaseTrainer`].
 
     Raises:
         DataError: a training set with any other column, or an evaluation set with groups that would choose.
@@ -80,32 +56,11 @@ class SCORETrainer(Trainer):
         model: PreTrainedModel | None = None,
         args: SCOREConfig | None = None,
         *,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Any = None,
         spurious_samples: SpuriousSamples | None = None,
-        group_names: list[str] | None = None,
-        data_collator: Callable | None = None,
-        processing_class: Any = None,
-        compute_metrics: Callable[[EvalPrediction], dict] | None = classification_metrics,
         **kwargs: Any,
     ) -> None:
         args = SCOREConfig() if args is None else args
-        _refuse_groups_in_training(train_dataset)
-        _refuse_groups_in_selection(eval_dataset, args)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            data_collator=data_collator or ImageCollator(processing_class),
-            processing_class=processing_class,
-            compute_metrics=compute_metrics,
-            **kwargs,
-        )
-        if isinstance(self.model, PreTrainedModel):
-            self.model.add_model_tags(list(self._tag_names))
-        self.group_names = group_names
-        self.results: dict[str, Any] | None = None
+        super().__init__(model, args, **kwargs)
         self._relevance: Tensor | None = None
         self._total: Tensor | None = None
         self._scale: Tensor | None = None
@@ -136,29 +91,13 @@ class SCORETrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """Add λ·P to the base loss while training; with λ = 0 this is `Trainer.compute_loss` and nothing else."""
-        if model.training and self.args.freeze_batch_norm:
-            # Here, because Trainer.training_step has just switched the whole model to train mode.
-            for module in model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training and self.spurious_samples is not None:
             penalty, swapped = self._penalty()
             self._penalties.append(penalty.detach())
             penalty = self.args.score_lambda * penalty + self.args.score_swap_weight * swapped
-            if self._base_loss_is_scaled(num_items_in_batch):
-                # training_step divides a batch mean by the accumulation steps, but not a loss already scaled for them.
-                penalty = penalty / self.current_gradient_accumulation_steps
-            loss = loss + penalty
+            loss = loss + self._batch_mean(penalty, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
-
-    def _base_loss_is_scaled(self, num_items_in_batch: Tensor | int | None) -> bool:
-        scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
-        if scaled is not None:
-            return scaled
-        return (
-            self.model_accepts_loss_kwargs and num_items_in_batch is not None
-        ) or self.compute_loss_func is not None
 
     def _penalty(self) -> tuple[Tensor, Tensor]:
         """Mean penalty of this process's share of this micro-batch's samples, 1 on the starting model, and the
@@ -245,7 +184,7 @@ class SCORETrainer(Trainer):
         return self._hosts_from(self.train_dataset)
 
     def _hosts_from(self, dataset: Any) -> HostImages:
-        labels = _class_labels(dataset)
+        labels = class_labels(dataset)
         if labels is None:
             raise DataError(
                 "exchanging regions with images of other classes needs a data set with a label column that can be "
@@ -261,7 +200,7 @@ class SCORETrainer(Trainer):
         Turn n takes sample n modulo their number. In eval mode, without gradients.
         """
         differences, correct, labels = [], [], []
-        with _eval_mode(model), torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             for part in torch.as_tensor(list(turns)).split(max(1, self.args.per_device_eval_batch_size // 4)):
                 pairs = self._pairs(samples[part % len(samples)].to(self.args.device), hosts, part.tolist())
                 with_region = model(pixel_values=pairs.with_region).logits
@@ -309,7 +248,7 @@ class SCORETrainer(Trainer):
             shuffled = torch.randperm(neurons, generator=torch.Generator().manual_seed(self.args.seed))
             self._relevance = self._relevance[..., shuffled.to(self._relevance.device)]
         if self._scale is None:
-            with torch.no_grad(), _eval_mode(model):
+            with torch.no_grad(), eval_mode(model):
                 for part in torch.arange(len(samples)).split(self.args.per_device_eval_batch_size):
                     strength = self._strength(model, samples.pixel_values[part], samples.labels[part])
                     penalty = score_penalty(strength.detach(), self._relevance[part], reading=self.args.score_reading)
@@ -317,44 +256,20 @@ class SCORETrainer(Trainer):
             self._scale = torch.cat(penalties).mean().clamp(min=1e-12)
         self._relevance_step = step
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Balance the classes where asked."""
-        if not self.args.class_balanced:
-            return super()._get_train_sampler(train_dataset)
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        labels = _class_labels(dataset)
-        if labels is None:
-            raise DataError("class_balanced needs a training set with a label column: give one, or leave it off.")
-        return ClassBalancedSampler(labels, seed=self.args.data_seed or self.args.seed)
+    # ---- Label-free evaluation ----
 
-    # ---- Evaluation: group labels are read here, after the predictions are made, and nowhere else ----
+    def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
+        """An estimate of worst-group accuracy without groups, and reliance, where samples were held out.
 
-    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Add group metrics where the data set has a `group` column, reliance where it has none."""
-        groups = _column(dataloader.dataset, "group")
-        if groups is not None:
-            kwargs["prediction_loss_only"] = False
-        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        assert output.metrics is not None
-        if groups is not None:
-            names = self.group_names or [str(g) for g in range(max(groups) + 1)]
-            predicted = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
-            metrics = group_metrics(
-                np.asarray(predicted).argmax(-1), np.asarray(output.label_ids), np.asarray(groups), group_names=names
-            )
-            for name, value in metrics.items():
-                if isinstance(value, float):
-                    output.metrics[f"{prefix}_{name}"] = value
-        elif self.held_out_samples is not None and len(self.held_out_samples):
-            counterfactual = self._counterfactual()
-            output.metrics.update({f"{prefix}_{name}": value for name, value in counterfactual.items()})
-            worst_class = output.metrics.get(f"{prefix}_worst_class_accuracy")
-            if worst_class is not None:
-                # An estimate of worst-group accuracy that needs no groups: the worst class as it comes, and the worst
-                # class where the decision has to be made against the region.
-                output.metrics[f"{prefix}_selection"] = min(worst_class, counterfactual["counterfactual_accuracy"])
-        return output
+        `selection` is the worst class's accuracy as it comes, or where the decision has to be made against the
+        region, whichever is lower.
+        """
+        if self.held_out_samples is None or not len(self.held_out_samples):
+            return super().selection_metrics(worst_class_accuracy)
+        metrics = self._counterfactual()
+        if worst_class_accuracy is not None:
+            metrics["selection"] = min(worst_class_accuracy, metrics["counterfactual_accuracy"])
+        return metrics
 
     def _counterfactual(self) -> dict[str, float]:
         """What exchanging the regions of held-out spurious-positive samples with images of other classes does.
@@ -374,7 +289,7 @@ class SCORETrainer(Trainer):
     @cached_property
     def _held_out_hosts(self) -> HostImages:
         """Images that were not trained on, where the evaluation set offers them without groups."""
-        columns = set(_columns(self.eval_dataset) or ()) if not isinstance(self.eval_dataset, dict) else set()
+        columns = set(column_names(self.eval_dataset) or ()) if not isinstance(self.eval_dataset, dict) else set()
         usable = columns & {"label", "labels"} and "group" not in columns
         return self._hosts_from(self.eval_dataset) if usable else self._hosts
 
@@ -394,35 +309,6 @@ class SCORETrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     # ---- Checkpoints ----
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load strictly: the base class loses renamed ViT keys silently (transformers#43701, #48805)."""
-        if self._is_plain_checkpoint(resume_from_checkpoint):
-            self._load_strictly(resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        """Load strictly, for the same reason."""
-        best = self.state.best_model_checkpoint
-        if best is not None and self._is_plain_checkpoint(best):
-            self._load_strictly(best)
-        else:
-            super()._load_best_model()
-
-    def _is_plain_checkpoint(self, folder: str) -> bool:
-        sharded_training = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        plain = isinstance(self.model, PreTrainedModel) and (Path(folder) / "config.json").is_file()
-        return plain and not sharded_training
-
-    def _load_strictly(self, folder: str) -> None:
-        assert isinstance(self.model, PreTrainedModel)
-        load: Any = type(self.model).from_pretrained
-        loaded, info = load(folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True)
-        if info["missing_keys"] or info["mismatched_keys"]:
-            lost = sorted(info["missing_keys"])[:3] or sorted(map(str, info["mismatched_keys"]))[:3]
-            raise ModelError(f"checkpoint {folder} does not hold {lost}: it is not a checkpoint of this model.")
-        self.model.load_state_dict(loaded.state_dict(), strict=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Keep the shortcut relevance beside the optimizer's state: it cannot be computed again after the start."""
@@ -451,104 +337,3 @@ class SCORETrainer(Trainer):
         self._scale = tensors.get("scale")
         self._starting_reliance = tensors.get("starting_reliance")
         self._relevance_step = int(tensors["relevance_step"])
-
-    # ---- Publishing ----
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Leave no pickle beside the weights: `training_args.bin` holds local paths, and nobody should load it."""
-        super()._save(output_dir, state_dict=state_dict)
-        if self.args.should_save:
-            (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the SCORE card when `results` are there (`hf_score.run` sets them), else the base class's draft."""
-        if self.results is None:
-            tags = kwargs.get("tags") or []
-            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *self._tag_names]
-            super().create_model_card(*args, **kwargs)
-            return
-        if not self.is_world_process_zero():
-            return
-        from .report import render_model_card  # the report sits above the trainer and is only needed here
-
-        name = (
-            kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or Path(self.args.output_dir or ".").name
-        )
-        card = render_model_card(self.results, model_name=name, license=kwargs.get("license"))
-        write_bytes(Path(self.args.output_dir or ".") / "README.md", card.encode())
-
-
-class ClassBalancedSampler(Sampler[int]):
-    """Draws as many indices as there are samples, with replacement, every class equally often in expectation.
-
-    What is drawn depends on seed and epoch alone, so every process and a resumed run draw the same.
-    """
-
-    def __init__(self, labels: Sequence[int], *, seed: int) -> None:
-        classes = torch.as_tensor(labels)
-        self.weights = 1.0 / torch.bincount(classes).double()[classes]
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=generator).tolist()
-
-
-def _column(dataset: Any, name: str) -> list | None:
-    if name not in (_columns(dataset) or ()):
-        return None
-    if hasattr(dataset, "column_names"):
-        return list(dataset[name])
-    return [item[name] for item in dataset]
-
-
-def _class_labels(dataset: Any) -> list | None:
-    return _column(dataset, "label") or _column(dataset, "labels")
-
-
-def _columns(dataset: Any) -> list[str] | None:
-    names = getattr(dataset, "column_names", None)
-    if names is None and dataset is not None and hasattr(dataset, "__getitem__") and len(dataset):
-        first = dataset[0]
-        names = list(first) if isinstance(first, Mapping) else None
-    return names
-
-
-def _refuse_groups_in_training(dataset: Any) -> None:
-    extra = sorted(set(_columns(dataset) or ()) - TRAINING_COLUMNS)
-    if extra:
-        raise DataError(
-            f"the training set has the column{'s' if len(extra) > 1 else ''} {', '.join(extra)}: group and attribute "
-            "labels must not reach training, so drop all columns but idx, image and label "
-            "(hf_score.data.load_data(...).train is that view)."
-        )
-
-
-def _refuse_groups_in_selection(dataset: Any, args: SCOREConfig) -> None:
-    chooses = args.load_best_model_at_end or args.metric_for_best_model is not None
-    datasets = dataset.values() if isinstance(dataset, dict) else [dataset]
-    if chooses and not args.allow_group_oracle and any("group" in (_columns(d) or ()) for d in datasets):
-        raise DataError(
-            "the evaluation set that would choose the checkpoint has a group column, and an average over a set "
-            "balanced by group leaks the groups: choose on data held out from training "
-            "(hf_score.data.load_data(...).held_out), or set allow_group_oracle=True."
-        )
-
-
-@contextmanager
-def _eval_mode(model: nn.Module):
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -385,5 +385,5 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
 
 
 def test_training_arguments_survive_json(tmp_path):
-    fields = config(tmp_path).score_fields()
+    fields = config(tmp_path).own_fields()
     assert json.loads(json.dumps(fields)) == fields and fields["score_lambda"] == 3.0

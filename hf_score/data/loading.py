@@ -55,6 +55,9 @@ class ImageData:
     train_group_counts: list[int] | None
     """Training images (held-out ones included) per group: for weighting an evaluation, never for training."""
     fingerprint: str
+    train_groups: dict[int, int] | None = None
+    """`idx` to group of the rows of `train` and `held_out`, for baselines that declare this supervision. None unless
+    `load_data` was asked for it, so that no other training code can come upon it."""
     licence: str | None = None
     source: str | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -87,6 +90,7 @@ def load_data(
     verify: bool = True,
     strict: bool = False,
     revision: str | None = None,
+    with_train_groups: bool = False,
 ) -> ImageData:
     """Load and check a data set.
 
@@ -114,6 +118,7 @@ def load_data(
             listed in `ImageData.unreadable` and left out; in the other splits they are errors.
         strict: Make them errors in the training split too.
         revision: Revision of a Hub data set.
+        with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels.
 
     Raises:
         DataError: For everything that is wrong with the data set; the message names the cause and the fix.
@@ -171,6 +176,11 @@ def load_data(
         raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
 
     train_groups = groups.pop("train", None)
+    if with_train_groups and (train_groups is None or group_names is None):
+        raise DataError(
+            f"The groups of the training images of '{name}' were asked for, but its train or its test split has no "
+            "column of groups: add one, or use a method without group labels."
+        )
     views = {split: _view(rows, labels[split], names, groups.get(split)) for split, rows in splits.items()}
     return ImageData(
         name=benchmark.name if benchmark else Path(name).resolve().name if Path(name).is_dir() else name,
@@ -184,6 +194,9 @@ def load_data(
         if train_groups is None or group_names is None
         else np.bincount(train_groups[keep], minlength=len(group_names)).tolist(),
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
+        train_groups={int(row): int(train_groups[row]) for row in keep}
+        if with_train_groups and train_groups is not None
+        else None,
         unreadable=unreadable,
         licence=benchmark.licence if benchmark else None,
         source=source,

@@ -52,6 +52,12 @@ class SpuriousSamples:
         """The same samples on `device`."""
         return SpuriousSamples(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def joined(self, other: SpuriousSamples) -> SpuriousSamples:
+        """These samples, then the others."""
+        return SpuriousSamples(
+            **{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
+        )
+
     def move_masks(self, *, seed: int) -> SpuriousSamples:
         """Control: each mask moved to a random place, around the edges: it no longer shows what was found."""
         generator = torch.Generator().manual_seed(seed)

@@ -71,6 +71,19 @@ def test_training_data_without_group_columns(image_folder, rows_of):
     assert data.test["group"][:] == [0, 1, 2, 3] * 3
 
 
+def test_training_groups_only_where_they_are_asked_for(image_folder, rows_of):
+    folder = image_folder()
+    assert load_data(folder).train_groups is None
+    data = load_data(folder, drop_minority=True, num_train=20, with_train_groups=True)
+    for view in (data.train, data.held_out):
+        assert view.column_names == ["idx", "image", "label"]
+    groups = [1] * 18 + [2] * 18 + [0, 0, 3, 3]
+    kept = sorted([*data.train["idx"], *data.held_out["idx"]])
+    assert data.train_groups == {idx: groups[idx] for idx in kept}
+    folder = image_folder(train=rows_of("tr", columns="label"))
+    refused("training images of .* has no column of groups", folder, with_train_groups=True)
+
+
 def test_groups_from_the_spurious_column(image_folder, rows_of):
     columns = "label spurious"
     folder = image_folder(

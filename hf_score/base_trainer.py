@@ -1,0 +1,304 @@
+"""`BaseTrainer`: `transformers.Trainer` for image classifiers, without a way for group labels to get in.
+
+What SCORE and every method that it is compared with share: the columns that training may see, how batches are drawn,
+group metrics in evaluation alone, checkpoints that are loaded strictly, and what is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import EvalPrediction, PreTrainedModel, Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from .base_config import BaseConfig
+from .data import ImageCollator
+from .errors import DataError, ModelError
+from .files import write_bytes
+from .metrics import group_metrics
+
+__all__ = ["BaseTrainer", "WeightedSampler", "class_labels", "classification_metrics", "column_names", "eval_mode"]
+
+#: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
+TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
+
+
+def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy and worst-class accuracy: what may be known without group labels.
+
+    Args:
+        prediction: logits (N, K) and class labels (N,).
+    """
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    labels = np.asarray(prediction.label_ids)
+    correct = logits.argmax(axis=-1) == labels
+    per_class = [correct[labels == label].mean() for label in np.unique(labels)]
+    return {"accuracy": float(correct.mean()), "worst_class_accuracy": float(min(per_class))}
+
+
+class BaseTrainer(Trainer):
+    """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
+
+    Args:
+        model: an image classifier of `transformers`, timm-wrapped ones included.
+        args: [`BaseConfig`].
+        train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others.
+        eval_dataset: the same, or with a `group` column, which adds group metrics to the report. One with a `group`
+            column cannot choose the checkpoint.
+        group_names: names of the group ids, for the report.
+        **kwargs: as for `Trainer`; `processing_class` is the image processor.
+
+    Raises:
+        DataError: a training set with any other column, or an evaluation set with groups that would choose.
+    """
+
+    args: BaseConfig  # type: ignore[assignment]
+    _tag_names: ClassVar[tuple[str, ...]] = ("hf-score", "shortcut-mitigation")
+    #: Whether batches carry `idx`, the stable ids of their images.
+    _batches_with_idx: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        args: BaseConfig | None = None,
+        *,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Any = None,
+        group_names: list[str] | None = None,
+        data_collator: Callable | None = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = classification_metrics,
+        **kwargs: Any,
+    ) -> None:
+        args = BaseConfig() if args is None else args
+        _refuse_groups_in_training(train_dataset)
+        _refuse_groups_in_selection(eval_dataset, args)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=data_collator or ImageCollator(processing_class, with_idx=self._batches_with_idx),
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        if isinstance(self.model, PreTrainedModel):
+            self.model.add_model_tags(list(self._tag_names))
+        self.group_names = group_names
+        self.results: dict[str, Any] | None = None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """`Trainer.compute_loss`, after `prepare_for_training`."""
+        if model.training:
+            self.prepare_for_training(model)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def prepare_for_training(self, model: nn.Module) -> None:
+        """BatchNorm in eval mode where asked: here, because `training_step` has just switched all to train mode."""
+        if self.args.freeze_batch_norm:
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _batch_mean(self, loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """A mean over a micro-batch, as `training_step` expects it: divided by the accumulation steps only where the
+        base loss is too."""
+        scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
+        if scaled is None:
+            scaled = (
+                self.model_accepts_loss_kwargs and num_items_in_batch is not None
+            ) or self.compute_loss_func is not None
+        return loss / self.current_gradient_accumulation_steps if scaled else loss
+
+    def sample_weights(self) -> Tensor | None:
+        """(N,): how often each training image is drawn, in proportion; None for every image once per epoch."""
+        if not self.args.class_balanced:
+            return None
+        labels = class_labels(self.train_dataset)
+        if labels is None:
+            raise DataError("class_balanced needs a training set with a label column: give one, or leave it off.")
+        classes = torch.as_tensor(labels)
+        return 1.0 / torch.bincount(classes).double()[classes]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Draw by `sample_weights`."""
+        weights = self.sample_weights()
+        if weights is None:
+            return super()._get_train_sampler(train_dataset)
+        return WeightedSampler(weights, seed=self.args.data_seed or self.args.seed)
+
+    # ---- Evaluation: group labels are read here, after the predictions are made, and nowhere else ----
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Add group metrics where the data set has a `group` column, the label-free `selection` where it has none."""
+        groups = _column(dataloader.dataset, "group")
+        if groups is not None:
+            kwargs["prediction_loss_only"] = False
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        assert output.metrics is not None
+        if groups is None:
+            selection = self.selection_metrics(output.metrics.get(f"{prefix}_worst_class_accuracy"))
+            output.metrics.update({f"{prefix}_{name}": value for name, value in selection.items()})
+            return output
+        names = self.group_names or [str(g) for g in range(max(groups) + 1)]
+        predicted = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+        metrics = group_metrics(
+            np.asarray(predicted).argmax(-1), np.asarray(output.label_ids), np.asarray(groups), group_names=names
+        )
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                output.metrics[f"{prefix}_{name}"] = value
+        return output
+
+    def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
+        """What a checkpoint may be chosen by without group labels: `selection`, here the worst class's accuracy."""
+        return {} if worst_class_accuracy is None else {"selection": worst_class_accuracy}
+
+    # ---- Checkpoints ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load strictly: the base class loses renamed ViT keys silently (transformers#43701, #48805)."""
+        if self._is_plain_checkpoint(resume_from_checkpoint):
+            self._load_strictly(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """Load strictly, for the same reason."""
+        best = self.state.best_model_checkpoint
+        if best is not None and self._is_plain_checkpoint(best):
+            self._load_strictly(best)
+        else:
+            super()._load_best_model()
+
+    def _is_plain_checkpoint(self, folder: str) -> bool:
+        sharded_training = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        plain = isinstance(self.model, PreTrainedModel) and (Path(folder) / "config.json").is_file()
+        return plain and not sharded_training
+
+    def _load_strictly(self, folder: str) -> None:
+        assert isinstance(self.model, PreTrainedModel)
+        load: Any = type(self.model).from_pretrained
+        loaded, info = load(folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True)
+        if info["missing_keys"] or info["mismatched_keys"]:
+            lost = sorted(info["missing_keys"])[:3] or sorted(map(str, info["mismatched_keys"]))[:3]
+            raise ModelError(f"checkpoint {folder} does not hold {lost}: it is not a checkpoint of this model.")
+        self.model.load_state_dict(loaded.state_dict(), strict=True)
+
+    # ---- Publishing ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Leave no pickle beside the weights: `training_args.bin` holds local paths, and nobody should load it."""
+        super()._save(output_dir, state_dict=state_dict)
+        if self.args.should_save:
+            (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the SCORE card when `results` are there (`hf_score.run` sets them), else the base class's draft."""
+        if self.results is None:
+            tags = kwargs.get("tags") or []
+            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *self._tag_names]
+            super().create_model_card(*args, **kwargs)
+            return
+        if not self.is_world_process_zero():
+            return
+        from .report import render_model_card  # the report sits above the trainer and is only needed here
+
+        name = (
+            kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or Path(self.args.output_dir or ".").name
+        )
+        card = render_model_card(self.results, model_name=name, license=kwargs.get("license"))
+        write_bytes(Path(self.args.output_dir or ".") / "README.md", card.encode())
+
+
+class WeightedSampler(Sampler[int]):
+    """Draws as many indices as there are weights, with replacement, in proportion to them.
+
+    What is drawn depends on seed and epoch alone, so every process and a resumed run draw the same.
+    """
+
+    def __init__(self, weights: Tensor, *, seed: int) -> None:
+        self.weights = weights
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=generator).tolist()
+
+
+def _column(dataset: Any, name: str) -> list | None:
+    if name not in (column_names(dataset) or ()):
+        return None
+    if hasattr(dataset, "column_names"):
+        return list(dataset[name])
+    return [item[name] for item in dataset]
+
+
+def class_labels(dataset: Any) -> list | None:
+    """The class ids of a data set in its order; None where it has no label column that can be read."""
+    return _column(dataset, "label") or _column(dataset, "labels")
+
+
+def column_names(dataset: Any) -> list[str] | None:
+    """The columns of a data set, or the keys of its first item; None where neither is known."""
+    names = getattr(dataset, "column_names", None)
+    if names is None and dataset is not None and hasattr(dataset, "__getitem__") and len(dataset):
+        first = dataset[0]
+        names = list(first) if isinstance(first, Mapping) else None
+    return names
+
+
+def _refuse_groups_in_training(dataset: Any) -> None:
+    extra = sorted(set(column_names(dataset) or ()) - TRAINING_COLUMNS)
+    if extra:
+        raise DataError(
+            f"the training set has the column{'s' if len(extra) > 1 else ''} {', '.join(extra)}: group and attribute "
+            "labels must not reach training, so drop all columns but idx, image and label "
+            "(hf_score.data.load_data(...).train is that view)."
+        )
+
+
+def _refuse_groups_in_selection(dataset: Any, args: BaseConfig) -> None:
+    chooses = args.load_best_model_at_end or args.metric_for_best_model is not None
+    datasets = dataset.values() if isinstance(dataset, dict) else [dataset]
+    if chooses and not args.allow_group_oracle and any("group" in (column_names(d) or ()) for d in datasets):
+        raise DataError(
+            "the evaluation set that would choose the checkpoint has a group column, and an average over a set "
+            "balanced by group leaks the groups: choose on data held out from training "
+            "(hf_score.data.load_data(...).held_out), or set allow_group_oracle=True."
+        )
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the body; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,27 @@
+"""Empirical risk minimisation: plain cross-entropy. The bar that every method has to clear.
+
+Two rows in every table: ERM, where the methods that repair a model start; and continued ERM, from that model with as
+many further steps as they get, because steps alone change a model.
+"""
+
+from __future__ import annotations
+
+from .base import BaselineTrainer
+
+__all__ = ["ContinuedERMTrainer", "ERMTrainer"]
+
+
+class ERMTrainer(BaselineTrainer):
+    """Mean cross-entropy over the training set (Vapnik, 1991). Supervision: class labels."""
+
+    name = "erm"
+    title = "ERM"
+    paper = "Vapnik, 1991"
+
+
+class ContinuedERMTrainer(ERMTrainer):
+    """The same, from the ERM model on: the control of every method that fine-tunes one. Supervision: class labels."""
+
+    name = "continued_erm"
+    title = "continued ERM"
+    starts_from = "erm"

@@ -1,0 +1,45 @@
+"""Benchmarks: a plan of methods, data sets, models and seeds → one row per run → tables and plots.
+
+`docs/bench.md` has the format of a plan. Training code never sees a group label that its method did not declare.
+"""
+
+from pathlib import Path
+
+from ..errors import HFScoreError
+from ..files import write_bytes, write_text
+from .methods import find_method, list_methods
+from .plan import Cell, Plan
+from .runner import run_plan
+from .store import Store
+from .tables import document
+
+__all__ = ["Cell", "Plan", "Store", "find_method", "list_methods", "run_plan", "write_tables"]
+
+
+def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
+    """Write `tables.md`, `tables.tex` and the plots of a plan's rows into a folder, and return it.
+
+    Raises:
+        HFScoreError: there are no rows.
+    """
+    import io
+
+    from .plots import against_lambda, against_supervision, before_after
+
+    folder = Path(folder)
+    if not len(store.rows):
+        raise HFScoreError(f"{store.path} has no rows: run the plan first.")
+    pictures = []
+    for plot in (against_supervision, before_after, against_lambda):
+        figure = plot(plan, store.rows)
+        if figure is not None:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+            write_bytes(folder / f"{plot.__name__.replace('_', '-')}.png", buffer.getvalue())
+            pictures.append(f"![{(plot.__doc__ or '').splitlines()[0]}]({plot.__name__.replace('_', '-')}.png)\n")
+    heading = (
+        f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
+    )
+    write_text(folder / "tables.md", "\n".join([heading, *pictures, document(plan, store.rows)]))
+    write_text(folder / "tables.tex", document(plan, store.rows, form="latex"))
+    return folder

@@ -1,0 +1,174 @@
+"""A benchmark plan: which methods run on which data sets, models and seeds, from one YAML file."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import HFScoreError
+from .methods import MethodSpec, find_method
+
+__all__ = ["Cell", "Plan"]
+
+_SECTIONS = {"seeds", "sets", "models", "methods", "evaluations", "about"}
+_SET_FIELDS = {"load", "samples", "by_model", "title", "seeds"}
+_MODEL_FIELDS = {"load", "erm", "finetune", "sets", "title", "channels_last"}
+_METHOD_FIELDS = {
+    "method",
+    "name",
+    "title",
+    "config",
+    "grid",
+    "samples",
+    "by_model",
+    "by_set",
+    "sets",
+    "models",
+    "seeds",
+    "round",
+    "ablation",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a method with its settings on one set, model and seed."""
+
+    set: str
+    model: str
+    seed: int
+    name: str
+    title: str
+    spec: MethodSpec
+    config: dict[str, Any]
+    samples: dict[str, Any]
+    round: int
+    ablation: str | None
+    """What is varied (`"λ"`, `"control"`), None for a row of the main table."""
+    settings: str
+    """Everything that decides the outcome, as JSON: what a row is recognised by."""
+
+    @property
+    def key(self) -> str:
+        """Short hash of what decides the outcome."""
+        return hashlib.sha256(self.settings.encode()).hexdigest()[:16]
+
+
+class Plan:
+    """The content of a plan file; `docs/bench.md` describes it.
+
+    Args:
+        path: YAML file.
+
+    Raises:
+        HFScoreError: a file that cannot be read, or an unknown section, field, method, set or model.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise HFScoreError(f"cannot read the plan {path} ({str(error).splitlines()[0]}): correct it.") from error
+        if not isinstance(content, dict):
+            raise HFScoreError(f"the plan {path} is not a mapping: give it the sections seeds, sets, models, methods.")
+        self._check(content, _SECTIONS, "the plan")
+        missing = {"seeds", "sets", "models", "methods"} - content.keys()
+        if missing:
+            raise HFScoreError(f"the plan {path} has no {', '.join(sorted(missing))}: add it.")
+        self.seeds: list[int] = content["seeds"]
+        self.sets: dict[str, dict[str, Any]] = content["sets"]
+        self.models: dict[str, dict[str, Any]] = content["models"]
+        self.methods: list[dict[str, Any]] = content["methods"]
+        self.evaluations: int = content.get("evaluations", 2)
+        self.about: str = content.get("about", "")
+        for name, fields in self.sets.items():
+            self._check(fields, _SET_FIELDS, f"set {name}")
+        for name, fields in self.models.items():
+            self._check(fields, _MODEL_FIELDS, f"model {name}")
+        for fields in self.methods:
+            self._check(fields, _METHOD_FIELDS, f"method {fields.get('name', fields.get('method'))}")
+            for kind, known in (("sets", self.sets), ("models", self.models)):
+                strange = set(fields.get(kind, ())) - known.keys()
+                if strange:
+                    raise HFScoreError(f"{path}: there are no {kind} {sorted(strange)}; there are {sorted(known)}.")
+
+    def _check(self, fields: Mapping[str, Any], known: set[str], where: str) -> None:
+        strange = sorted(set(fields) - known)
+        if strange:
+            raise HFScoreError(f"{self.path}: {where} has the field {strange[0]!r}: use one of {sorted(known)}.")
+
+    def cells(self, only: Mapping[str, list[str]] | None = None) -> list[Cell]:
+        """All runs, in the order in which to run them: by round, then seed, then as they stand in the plan.
+
+        Args:
+            only: restrict `set`, `model`, `seed` or `name` to these values, `round` to this number.
+        """
+        cells = []
+        for fields in self.methods:
+            spec = find_method(fields["method"])
+            for set_name, model_name in itertools.product(self.sets, self.models):
+                in_model = self.models[model_name].get("sets", self.sets)
+                if set_name not in fields.get("sets", self.sets) or set_name not in in_model:
+                    continue
+                if model_name not in fields.get("models", self.models):
+                    continue
+                for seed in fields.get("seeds", self.sets[set_name].get("seeds", self.seeds)):
+                    cells += [self._cell(fields, spec, set_name, model_name, seed, point) for point in _grid(fields)]
+        wanted = [c for c in cells if all(str(getattr(c, k)) in v for k, v in (only or {}).items())]
+        return sorted(wanted, key=lambda c: (c.round, c.seed))
+
+    def _cell(
+        self, fields: dict[str, Any], spec: MethodSpec, set_name: str, model_name: str, seed: int, point: dict
+    ) -> Cell:
+        model, data = self.models[model_name], self.sets[set_name]
+        name = fields.get("name", spec.name)
+        own = [fields.get("by_model", {}).get(model_name, {}), fields.get("by_set", {}).get(set_name, {})]
+        schedule = model["erm"] if spec.starts_from == "pretrained" else model["finetune"]
+        config = {**schedule, **fields.get("config", {}), **point}
+        of_set = data.get("by_model", {}).get(model_name, {})
+        samples = {**data.get("samples", {}), **of_set, **fields.get("samples", {})} if "samples" in spec.kinds else {}
+        for more in own:
+            config |= {k: v for k, v in more.items() if k != "samples"}
+            samples |= more.get("samples", {}) if "samples" in spec.kinds else {}
+        decides = {
+            "method": spec.name,
+            "load": [data["load"], model["load"]],
+            "erm": model["erm"],
+            "config": config,
+            "samples": samples,
+            "seed": seed,
+            "evaluations": self.evaluations,
+            "channels_last": model.get("channels_last", False),
+        }
+        return Cell(
+            set=set_name,
+            model=model_name,
+            seed=seed,
+            name=name,
+            title=fields.get("title", spec.title),
+            spec=spec,
+            config=config,
+            samples=samples,
+            round=fields.get("round", 1),
+            ablation=fields.get("ablation"),
+            settings=json.dumps(decides, sort_keys=True),
+        )
+
+
+def expand(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`$NAME` in strings, from the environment."""
+    return {k: os.path.expandvars(v) if isinstance(v, str) else v for k, v in fields.items()}
+
+
+def _grid(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    grid = fields.get("grid", {})
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]

@@ -1,0 +1,116 @@
+"""Pictures of a benchmark's rows: worst group against supervision, before and after, and against λ."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..baselines import KINDS
+from .plan import Plan
+from .tables import chosen_runs, ordered_names
+
+__all__ = ["against_lambda", "against_supervision", "before_after"]
+
+_COLOURS = {"score": "#c1272d", "erm": "#555555", "continued_erm": "#888888"}
+
+
+def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
+    """Worst group (mean over seeds, whiskers: standard deviation) of every method against what it is told."""
+    runs = chosen_runs(rows[rows["ablation"].isna()])
+    levels = ["class labels alone", *KINDS.values()]
+    figure, axes = _panels(plan, runs)
+    for axis, (set_name, model) in axes:
+        here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
+        taken: dict[int, int] = {}
+        for name in ordered_names(plan, here):
+            mine = here[here["name"] == name]
+            told = [k for k in mine["kinds"].iloc[0].split(",") if k]
+            level = max((list(KINDS).index(k) + 1 for k in told), default=0)
+            place = level + 0.09 * taken.get(level, 0) - 0.3
+            taken[level] = taken.get(level, 0) + 1
+            values = 100 * mine["worst_group_accuracy"].astype(float)
+            colour = _COLOURS.get(name, "#2b6cb0")
+            axis.errorbar(place, values.mean(), values.std(), fmt="o", ms=4, color=colour, lw=1)
+            axis.annotate(
+                mine["title"].iloc[0],
+                (place, values.mean()),
+                rotation=60,
+                fontsize=5,
+                xytext=(2, 3),
+                textcoords="offset points",
+                color=colour,
+            )
+        axis.set_xticks(range(len(levels)), [level.replace(" of ", "\nof ") for level in levels], fontsize=5)
+        axis.set_xlim(-0.5, len(levels) - 0.3)
+        axis.set_ylim(-3, 103)
+    return figure
+
+
+def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:
+    """Worst group and plain accuracy of every method (end of the arrow), from where ERM is (its beginning)."""
+    runs = chosen_runs(rows[rows["ablation"].isna()])
+    figure, axes = _panels(plan, runs)
+    for axis, (set_name, model) in axes:
+        here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
+        names = [name for name in ordered_names(plan, here) if name != "erm"][::-1]
+        start = here[here["name"] == "erm"]
+        for column, colour, label in (
+            ("accuracy", "#999999", "plain"),
+            ("worst_group_accuracy", "#c1272d", "worst group"),
+        ):
+            before = 100 * start[column].astype(float).mean() if len(start) else np.nan
+            after = [100 * here[here["name"] == name][column].astype(float).mean() for name in names]
+            axis.hlines(range(len(names)), before, after, color=colour, lw=1.2)
+            axis.plot(after, range(len(names)), "o", ms=3.5, color=colour, label=label)
+            axis.axvline(before, color=colour, lw=0.6, ls=":")
+        titles = [here[here["name"] == name]["title"].iloc[0] for name in names]
+        axis.set_yticks(range(len(names)), titles, fontsize=6)
+        axis.set_xlim(-3, 103)
+        axis.set_ylabel("")
+        axis.set_xlabel("accuracy, %", fontsize=7)
+    axes[0][0].legend(fontsize=6, loc="lower right")
+    return figure
+
+
+def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
+    """Worst group and plain accuracy of SCORE against λ; None where one λ alone was run."""
+    runs = rows[(rows["method"] == "score") & (rows["ablation"].isna() | (rows["ablation"] == "λ"))].copy()
+    runs["λ"] = [json.loads(s)["config"].get("score_lambda", 3.0) for s in runs["settings"]]
+    if runs["λ"].nunique() < 2:
+        return None
+    figure, axes = _panels(plan, runs[runs.groupby(["set", "model"])["λ"].transform("nunique") > 1])
+    for axis, (set_name, model) in axes:
+        here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
+        for column, colour, label in (
+            ("worst_group_accuracy", "#c1272d", "worst group"),
+            ("accuracy", "#999999", "plain"),
+        ):
+            by = here.groupby("λ")[column].agg(["mean", "std"]) * 100
+            axis.errorbar(by.index, by["mean"], by["std"], fmt="o-", ms=4, lw=1, color=colour, label=label)
+        axis.set_xscale("symlog", linthresh=0.1)
+        axis.set_xlabel("λ", fontsize=7)
+        axis.set_ylim(-3, 103)
+    axes[0][0].legend(fontsize=6)
+    return figure
+
+
+def _panels(plan: Plan, rows: pd.DataFrame) -> tuple[Figure, list[tuple[Any, tuple[str, str]]]]:
+    there = set(zip(rows["set"], rows["model"], strict=True))
+    places = [(s, m) for s in plan.sets for m in plan.models if (s, m) in there]
+    columns = min(3, len(places))
+    lines = -(-len(places) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in grid[len(places) :]:
+        axis.set_visible(False)
+    for axis, (set_name, model) in zip(grid, places, strict=False):
+        title = f"{plan.sets[set_name].get('title', set_name)}\n{plan.models[model].get('title', model)}"
+        axis.set_title(title, fontsize=7)
+        axis.tick_params(labelsize=6)
+        axis.set_ylabel("accuracy, %", fontsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(zip(grid, places, strict=False))

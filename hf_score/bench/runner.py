@@ -1,0 +1,127 @@
+"""Running a plan: what is missing from the rows, in this process or in several, with progress."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import HFScoreError
+from .job import Job
+from .plan import Cell, Plan
+from .store import Store
+
+__all__ = ["run_plan"]
+
+
+def run_plan(
+    plan: Plan,
+    rows: str | Path,
+    *,
+    cache: str | Path,
+    workers: int = 1,
+    only: Mapping[str, list[str]] | None = None,
+) -> Store:
+    """Run every cell of a plan that has no row yet.
+
+    A cell that fails is reported and tried again the next time; the others go on. Stopping loses the cells that are
+    running and nothing else.
+
+    Args:
+        plan: the plan.
+        rows: parquet file of the rows.
+        cache: folder of images, ERM models and candidates, safe to delete.
+        workers: processes; the CPU's threads are shared among them.
+        only: see `Plan.cells`.
+
+    Raises:
+        HFScoreError: some cells failed.
+    """
+    store = Store(rows)
+    missing = [cell for cell in plan.cells(only) if cell.key not in store.keys]
+    total, done, failed = len(missing), 0, []
+    print(f"{len(store.rows)} rows in {store.path}, {total} runs to do", flush=True)
+    began = time.monotonic()
+    for cell, row, problem in _outcomes(plan, missing, Path(cache), workers):
+        done += 1
+        where = f"[{done}/{total}] {cell.set}, {cell.model}, seed {cell.seed}, {cell.title}"
+        if row is None:
+            failed.append(where)
+            print(f"{where}: FAILED\n{problem}", flush=True)
+            continue
+        store.add(row)
+        left = (time.monotonic() - began) / done * (total - done)
+        print(
+            f"{where}: worst group {100 * row['worst_group_accuracy']:.1f} %, plain {100 * row['accuracy']:.1f} %, "
+            f"{row['wall_seconds']:.0f} s; {left / 60:.0f} min left",
+            flush=True,
+        )
+    if failed:
+        raise HFScoreError(f"{len(failed)} of {total} runs failed, first {failed[0]}: see above, and run it again.")
+    return store
+
+
+_Outcome = tuple[Cell, dict[str, Any] | None, str]
+
+
+def _outcomes(plan: Plan, cells: list[Cell], cache: Path, workers: int) -> Iterator[_Outcome]:
+    # Cells of one job follow each other, so that its data are loaded once. Stable: rounds and seeds keep their order.
+    order = {job: place for place, job in enumerate(dict.fromkeys(map(_job_of, cells)))}
+    portions = [list(portion) for _, portion in groupby(sorted(cells, key=lambda c: order[_job_of(c)]), key=_job_of)]
+    if workers == 1:
+        for portion in portions:
+            yield from _work(plan, portion, cache)
+        return
+    context = torch.multiprocessing.get_context("spawn")
+    todo, outcomes = context.Queue(), context.Queue()
+    for portion in portions:
+        todo.put(portion)
+    for _ in range(workers):
+        todo.put(None)
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // workers)))
+    # Daemons: they go with this process, so that nothing runs on after an interrupt.
+    processes = [
+        context.Process(target=_serve, args=(plan, cache, threads, todo, outcomes), daemon=True)
+        for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    left = len(cells)
+    while left:
+        if outcomes.empty() and not any(process.is_alive() for process in processes):
+            raise HFScoreError(f"the worker processes are gone with {left} runs left (out of memory?): run it again.")
+        try:
+            yield outcomes.get(timeout=5)
+        except queue.Empty:
+            continue
+        left -= 1
+    for process in processes:
+        process.join()
+
+
+def _job_of(cell: Cell) -> tuple[int, int, str, str]:
+    return cell.round, cell.seed, cell.set, cell.model
+
+
+def _serve(plan: Plan, cache: Path, threads: int, todo: Any, outcomes: Any) -> None:
+    torch.set_num_threads(threads)
+    while (portion := todo.get()) is not None:
+        for outcome in _work(plan, portion, cache):
+            outcomes.put(outcome)
+
+
+def _work(plan: Plan, cells: list[Cell], cache: Path) -> Iterator[_Outcome]:
+    job: Job | None = None
+    for cell in cells:
+        try:
+            job = job or Job(plan, cell.set, cell.model, cell.seed, cache)
+            yield cell, job.run(cell), ""
+        except Exception:  # one method's failure must not stop the night's runs
+            yield cell, None, traceback.format_exc()

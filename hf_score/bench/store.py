@@ -1,0 +1,49 @@
+"""The rows of a benchmark: one parquet file, one row per run, written whole after every run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import HFScoreError
+from ..files import write_bytes
+
+__all__ = ["Store"]
+
+
+class Store:
+    """A parquet file of rows; `key` says which run a row is of.
+
+    Args:
+        path: the file; it need not exist.
+
+    Raises:
+        HFScoreError: something else is there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.rows = pd.DataFrame()
+        if self.path.is_file():
+            try:
+                self.rows = pd.read_parquet(self.path)
+            except (OSError, ValueError) as error:
+                raise HFScoreError(
+                    f"cannot read {path} ({str(error).splitlines()[0]}): give rows of `hf-score bench`, or move it."
+                ) from error
+
+    @property
+    def keys(self) -> set[str]:
+        """The runs that are there."""
+        return set(self.rows["key"]) if len(self.rows) else set()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row, in place of an older one of the same key, and write the file."""
+        older = self.rows[self.rows["key"] != row["key"]] if len(self.rows) else self.rows
+        self.rows = pd.DataFrame([*older.to_dict("records"), row])
+        buffer = io.BytesIO()
+        self.rows.to_parquet(buffer, index=False)
+        write_bytes(self.path, buffer.getvalue())

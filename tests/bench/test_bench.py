@@ -1,0 +1,212 @@
+"""A small plan from YAML to rows, tables and plots: resumed, run again, in several processes, refused where wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from hf_score.bench import Plan, Store, find_method, run_plan, write_tables
+from hf_score.bench.job import Job
+from hf_score.bench.tables import chosen_runs, document
+from hf_score.cli import main
+from hf_score.errors import HFScoreError
+
+PLAN = {
+    "seeds": [0],
+    "sets": {"fashion": {"load": {"dataset": "fashion_patch", "num_train": 200}, "samples": {"mask_area": 0.1}}},
+    "models": {
+        "cnn": {
+            "load": {"name_or_path": "test_resnet", "from_scratch": True, "image_size": 32},
+            "erm": {"num_train_epochs": 2, "learning_rate": 2e-3},
+            "finetune": {"num_train_epochs": 1, "learning_rate": 5e-4, "class_balanced": True},
+        }
+    },
+    "methods": [
+        {"method": "erm"},
+        {"method": "continued_erm", "grid": {"learning_rate": [5e-4, 1e-3]}},
+        {"method": "score", "config": {"score_lambda": 1.0}, "samples": {"choose": "random"}},
+        {
+            "method": "score",
+            "name": "score_l0",
+            "title": "SCORE, λ = 0",
+            "config": {"score_lambda": 0.0},
+            "ablation": "λ",
+        },
+    ],
+}
+# What a second run may not change.
+MEASURED = [
+    "worst_group_accuracy",
+    "accuracy",
+    "selection",
+    "oracle_worst_group_accuracy",
+    "relevance_in_region",
+    "insertion_effect",
+    "history",
+]
+
+
+def write_plan(folder, **changes):
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """The plan's folder after one run."""
+    torch.set_num_threads(2)  # as in the tests, so that a second run can give the same numbers
+    folder = tmp_path_factory.mktemp("bench")
+    run_plan(Plan(write_plan(folder)), folder / "plan.parquet", cache=folder / "cache")
+    return folder
+
+
+def test_one_row_per_run_says_where_it_comes_from(bench):
+    rows = pd.read_parquet(bench / "plan.parquet")
+    assert rows["name"].tolist() == ["erm", "continued_erm", "continued_erm", "score", "score_l0"]
+    assert rows["key"].is_unique
+    assert rows["supervision"].tolist() == ["class labels"] * 3 + ["class labels + oracle decisions"] * 2
+    assert (rows["wall_seconds"] > 0).all()
+    assert (rows["peak_memory_mib"] > 50).all()
+    assert set(json.loads(rows["versions"][0])) >= {"torch", "transformers", "hf-score"}
+    assert rows["hardware"].str.contains("CPU").all()
+    settings = json.loads(rows["settings"][3])
+    assert settings["config"]["score_lambda"] == 1.0
+    assert settings["samples"] == {"choose": "random", "mask_area": 0.1}
+    history = json.loads(rows["history"][3])
+    assert history[-1]["epoch"] == 1.0
+    assert rows["worst_group_accuracy"][3] == max(history, key=lambda row: row["selection"])["worst_group_accuracy"]
+
+
+def test_measures_are_those_of_the_model(bench):
+    job = Job(Plan(bench / "plan.yaml"), "fashion", "cnn", 0, bench / "cache")
+    model = job.start("erm").eval()
+    with torch.no_grad():
+        predicted = model(pixel_values=job.test.pixel_values).logits.argmax(-1).numpy()
+    right = predicted == np.asarray(job.data.test["label"])
+    groups = np.asarray(job.data.test["group"])
+    row = pd.read_parquet(bench / "plan.parquet").iloc[0]
+    assert row["accuracy"] == pytest.approx(right.mean())
+    assert row["worst_group_accuracy"] == pytest.approx(min(right[groups == g].mean() for g in range(4)))
+
+
+def test_a_second_run_gives_the_same_numbers(bench, tmp_path):
+    run_plan(Plan(bench / "plan.yaml"), tmp_path / "again.parquet", cache=tmp_path / "cache")
+    first, again = pd.read_parquet(bench / "plan.parquet"), pd.read_parquet(tmp_path / "again.parquet")
+    pd.testing.assert_frame_equal(first[["key", *MEASURED]], again[["key", *MEASURED]])
+
+
+def test_rows_that_are_there_are_not_run_again(bench, tmp_path, capsys):
+    rows = pd.read_parquet(bench / "plan.parquet").drop(index=[1])
+    rows.to_parquet(tmp_path / "rows.parquet")
+    store = run_plan(Plan(bench / "plan.yaml"), tmp_path / "rows.parquet", cache=bench / "cache")
+    assert "4 rows" in capsys.readouterr().out
+    assert store.keys == set(pd.read_parquet(bench / "plan.parquet")["key"])
+
+
+def test_other_settings_are_another_run(bench):
+    changed = Plan(write_plan(bench.parent, evaluations=1))
+    assert not {cell.key for cell in changed.cells()} & {cell.key for cell in Plan(bench / "plan.yaml").cells()}
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_rows(bench, tmp_path):
+    plan = write_plan(tmp_path, seeds=[0, 1])
+    code = (
+        "import sys; from hf_score.bench import Plan, run_plan\n"
+        "if __name__ == '__main__':\n"
+        "    run_plan(Plan(sys.argv[1]), sys.argv[2], cache=sys.argv[3], workers=2, only={'name': ['erm']})"
+    )
+    (tmp_path / "go.py").write_text(code)
+    command = [sys.executable, tmp_path / "go.py", plan, tmp_path / "rows.parquet", bench / "cache"]
+    subprocess.run(command, check=True, timeout=300)
+    rows = pd.read_parquet(tmp_path / "rows.parquet").set_index("seed")
+    one = pd.read_parquet(bench / "plan.parquet").iloc[0]
+    assert rows.loc[0, "key"] == one["key"]
+    assert rows.loc[0, "accuracy"] == pytest.approx(one["accuracy"], abs=0.005)  # one thread each
+    assert rows.loc[1, "key"] != one["key"]
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(bench, tmp_path, capsys):
+    methods = [
+        {"method": "score", "config": {"score_layer": "nowhere", "score_penalised": "activation"}},
+        *PLAN["methods"][:1],
+    ]
+    with pytest.raises(HFScoreError, match=r"1 of 2 runs failed.*SCORE"):
+        run_plan(Plan(write_plan(tmp_path, methods=methods)), tmp_path / "rows.parquet", cache=bench / "cache")
+    assert "nowhere" in capsys.readouterr().out
+    assert pd.read_parquet(tmp_path / "rows.parquet")["name"].tolist() == ["erm"]
+
+
+def test_a_grid_is_chosen_from_by_the_label_free_estimate_or_by_an_oracle():
+    def run(selection, wga, validation):
+        history = [
+            {"worst_group_accuracy": wga, "accuracy": 0.5, "mean_group_accuracy": 0.5, "weighted_accuracy": 0.5}
+        ]
+        history[0]["validation"] = validation
+        names = {"set": "s", "model": "m", "name": "n", "seed": 0}
+        return {**names, "selection": selection, "worst_group_accuracy": wga, "history": json.dumps(history)}
+
+    rows = pd.DataFrame([run(0.9, 0.1, 0.2), run(0.8, 0.6, 0.7)])
+    assert chosen_runs(rows)["worst_group_accuracy"].tolist() == [0.1]
+    assert chosen_runs(rows, oracle=True)["worst_group_accuracy"].tolist() == [0.6]
+
+
+def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
+    folder = write_tables(Plan(bench / "plan.yaml"), Store(bench / "plan.parquet"), tmp_path / "tables")
+    rows = pd.read_parquet(bench / "plan.parquet")
+    text = (folder / "tables.md").read_text()
+    erm = f"{100 * rows['worst_group_accuracy'][0]:.1f}"
+    assert f"| ERM | – | {erm} |" in text
+    assert "| SCORE | decisions |" in text
+    assert "SCORE, λ = 0" in text.split("### Ablations")[1]
+    assert "SCORE, λ = 0" not in text.split("### Ablations")[0]
+    latex = (folder / "tables.tex").read_text()
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == text.count("### ")
+    assert "%" not in latex.replace(r"\%", "")
+    assert {p.name for p in folder.glob("*.png")} == {
+        "against-supervision.png",
+        "before-after.png",
+        "against-lambda.png",
+    }
+
+
+def test_tables_do_not_depend_on_the_order_of_rows(bench):
+    rows = pd.read_parquet(bench / "plan.parquet")
+    plan = Plan(bench / "plan.yaml")
+    assert document(plan, rows) == document(plan, rows.iloc[::-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": [{"method": "scor"}]}, "there is no method 'scor': did you mean 'score'"),
+        ({"methods": [{"method": "erm", "sets": ["nope"]}]}, "there are no sets"),
+        ({"methods": [{"method": "erm", "lambda": 1}]}, "method erm has the field 'lambda'"),
+        ({"models": {"cnn": {"weights": 1}}}, "model cnn has the field 'weights'"),
+        ({"speed": 1}, "the plan has the field 'speed'"),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_sentence(tmp_path, changes, message, capsys):
+    assert main(["bench", str(write_plan(tmp_path, **changes))]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_method_is_given_what_it_declares_and_nothing_else(bench):
+    job = Job(Plan(bench / "plan.yaml"), "fashion", "cnn", 0, bench / "cache")
+    assert job.data.train_groups is None
+    for cell in Plan(bench / "plan.yaml").cells():
+        given = job.supervision(cell)._given
+        assert {kind for kind, value in given.items() if value is not None} == set(cell.spec.kinds)
+
+
+def test_every_method_can_be_named():
+    assert find_method("score").supervision == "class labels + decisions"
+    assert find_method("erm").kinds == ()
