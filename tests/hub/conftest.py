@@ -1,4 +1,7 @@
-"""A loopback Hub, a tiny stock checkpoint and a run folder around it; clients run in processes of their own."""
+"""A loopback Hub, a tiny stock checkpoint and a run folder around it.
+
+What downloads runs in a process of its own, with an empty cache; what only pushes runs here, `logged_in`.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import close_session, constants
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hub_server import HubServer
+
+from hf_score.hub import push_run
 
 
 class Client:
@@ -69,6 +76,25 @@ def client(hub: HubServer, tmp_path: Path) -> Client:
     return Client(hub, tmp_path)
 
 
+@contextmanager
+def connection(hub: HubServer) -> Iterator[None]:
+    """This process's client talks to `hub`: it has read its settings from the environment when it was imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (hub.variables() | {"HF_TOKEN": hub.token}).items():
+            patch.setenv(name, value)
+        for name, value in {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+            patch.setattr(constants, name, value)
+        close_session()
+        yield
+    close_session()
+
+
+@pytest.fixture
+def logged_in(hub: HubServer) -> Iterator[None]:
+    with connection(hub):
+        yield
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -96,13 +122,13 @@ def run_folder(checkpoint: Path, tmp_path: Path) -> Path:
 
 @dataclass
 class Pushed:
-    """A run after `push_run` to `repo_id`, and what the client printed."""
+    """A run after `push_run` to `repo_id`, and what that returned."""
 
     hub: HubServer
     client: Client
     run_folder: Path
     repo_id: str
-    printed: str
+    url: str
 
 
 @pytest.fixture(scope="session")
@@ -110,8 +136,7 @@ def pushed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Pushed once for all tests that only look at the outcome."""
     root = tmp_path_factory.mktemp("pushed")
     run_folder = make_run(root / "runs" / "one", checkpoint)
-    code = "import sys; from hf_score.hub import push_run; print(push_run(sys.argv[1], sys.argv[2]))"
     with HubServer(root / "hub") as server:
-        client = Client(server, root)
-        printed = client(code, run_folder, "tester/score-vit").stdout
-        yield Pushed(server, client, run_folder, "tester/score-vit", printed)
+        with connection(server):
+            url = push_run(run_folder, "tester/score-vit")
+        yield Pushed(server, Client(server, root), run_folder, "tester/score-vit", url)

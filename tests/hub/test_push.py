@@ -8,11 +8,6 @@ from huggingface_hub import ModelCard
 from hf_score.errors import HFScoreError
 from hf_score.hub import push_run
 
-PUSH = """
-import sys
-from hf_score.hub import push_run
-print(push_run(sys.argv[1], sys.argv[2], **eval(sys.argv[3] if len(sys.argv) > 3 else "{}")))
-"""
 # Bitwise: the float32 scores in hexadecimal. hf_score = None makes any import of it fail.
 CLASSIFY = """
 import sys
@@ -31,7 +26,7 @@ for model in sys.argv[1:]:
 
 
 def test_pushed_model_gives_identical_logits_without_hf_score(pushed):
-    assert pushed.printed.startswith(f"{pushed.hub.url}/tester/score-vit/commit/")
+    assert pushed.url.startswith(f"{pushed.hub.url}/tester/score-vit/commit/")
     scores = pushed.client(CLASSIFY, pushed.run_folder / "model", pushed.repo_id).stdout.split("\n\n")
     here, there = scores[0].split(), scores[1].split()
     assert here == there
@@ -66,20 +61,20 @@ def test_neither_token_nor_local_path_leaves_the_machine(pushed):
     assert uploads == [None]
 
 
-def test_own_card_is_kept_and_a_second_push_updates(hub, client, run_folder):
+def test_own_card_is_kept_and_a_second_push_updates(hub, logged_in, run_folder):
     card = '---\nlicense: mit\n---\n\nclassifier = pipeline("image-classification", model="{}")\n\n# Mine\n'
     (run_folder / "model" / "README.md").write_text(card.format("USER/one"))
-    client(PUSH, run_folder, "score-vit")  # a name alone goes to the user's own repositories
+    push_run(run_folder, "score-vit")  # a name alone goes to the user's own repositories
     (run_folder / "report" / "index.html").write_text("<title>new</title>")
-    client(PUSH, run_folder, "tester/score-vit")
+    push_run(run_folder, "tester/score-vit")
     files = hub.files("tester/score-vit")
     assert files["README.md"].decode() == card.format("tester/score-vit")
     assert files["report/index.html"] == b"<title>new</title>"
     assert len(hub.commits("tester/score-vit")) == 3
 
 
-def test_private_repository_and_branch(hub, client, run_folder):
-    client(PUSH, run_folder, "tester/hidden", '{"private": True, "revision": "candidate"}')
+def test_private_repository_and_branch(hub, logged_in, run_folder):
+    push_run(run_folder, "tester/hidden", private=True, revision="candidate")
     assert hub.repos["model", "tester/hidden"].private
     assert hub.files("tester/hidden") == {}
     assert "model.safetensors" in hub.files("tester/hidden", "candidate")
