@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer
+from transformers import EvalPrediction, PreTrainedModel, TimmWrapperForImageClassification, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from .base_config import BaseConfig
@@ -23,6 +23,7 @@ from .data import ImageCollator
 from .errors import DataError, ModelError
 from .files import write_bytes
 from .metrics import group_metrics
+from .models import checkpoint_state
 
 __all__ = ["BaseTrainer", "WeightedSampler", "class_labels", "classification_metrics", "column_names", "eval_mode"]
 
@@ -203,7 +204,10 @@ class BaseTrainer(Trainer):
     # ---- Publishing ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Leave no pickle beside the weights: `training_args.bin` holds local paths, and nobody should load it."""
+        """Save a timm model by timm's names, and leave no pickle beside the weights: `training_args.bin` holds local
+        paths, and nobody should load it."""
+        if isinstance(self.model, TimmWrapperForImageClassification):
+            state_dict = checkpoint_state(self.model, state_dict)
         super()._save(output_dir, state_dict=state_dict)
         if self.args.should_save:
             (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)

@@ -48,7 +48,7 @@ from .detection.scan import ScanHit
 from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_json, write_text
 from .metrics import group_metrics, relevance_in_region
-from .models import load_model
+from .models import base_model_id, checkpoint_state, load_model
 from .provenance import git_commit, hardware, versions
 from .report import (
     contact_sheet,
@@ -643,7 +643,7 @@ class Run:
     def _save_model(self, model: PreTrainedModel, folder: Path) -> None:
         if self.state.is_main_process:
             with atomic_folder(folder) as temporary:
-                model.save_pretrained(temporary)
+                model.save_pretrained(temporary, state_dict=checkpoint_state(model))
                 self.processor.save_pretrained(temporary)
         self.state.wait_for_everyone()
 

@@ -5,8 +5,8 @@ For tests, and by hand to run a command that names a Hub model on a machine with
     python tests/hub_server.py --serve google/vit-base-patch16-224=FOLDER
 
 Then set the variables it prints (`HF_ENDPOINT` and the rest). Repositories need an owner (`owner/name`). Contents are
-kept in a folder by their SHA-256, refs and commits in memory. Anyone may read public repositories; private ones need the
-one token, and writing needs it and a repository of the one user's. Not a Hub: no Xet, no git, no search.
+kept in a folder by their SHA-256, refs and commits in memory. Anyone may read public repositories; private ones need
+the one token, and writing needs it and a repository of the one user's. Not a Hub: no Xet, no git, no search.
 """
 
 from __future__ import annotations
