@@ -121,11 +121,17 @@ def _push(words: list[str]) -> None:
     from .hub import push_run
 
     parser = argparse.ArgumentParser(prog="hf-score push", description="Put a run's debiased model on the Hub.")
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--repo_id", required=True, help="USER/NAME on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
-    options = parser.parse_args(words)
-    print(push_run(options.run, options.repo_id, private=options.private))
+    parser.add_argument("--revision", help="branch to push to (default: main)")
+    parser.add_argument("--license", help="the checkpoint's licence for the card, such as apache-2.0")
+    parser.add_argument(
+        "--publish_images",
+        action=argparse.BooleanOptionalAction,
+        help="publish images of the data set in card and report (default: where its licence is known to allow it)",
+    )
+    print(push_run(**vars(parser.parse_args(words))))
 
 
 def _push_metric(words: list[str]) -> None:

@@ -32,7 +32,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 from hf_score.data._hub import HUB_ID, first_line, hub_problem
 from hf_score.errors import ModelError
 
-__all__ = ["base_model_id", "checkpoint_state", "load_model"]
+__all__ = ["base_model_id", "checkpoint_state", "describe_model", "load_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,12 @@ def base_model_id(
     if architecture is not None:
         return _hub_id(architecture)
     return name if HUB_ID.fullmatch(name) else None
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+    """What results say of a model itself: its architecture, and whether timm is needed to load it."""
+    architecture = getattr(model.config, "architecture", None) or type(model).__name__
+    return {"architecture": architecture, "is_timm": isinstance(model, TimmWrapperForImageClassification)}
 
 
 def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
