@@ -25,15 +25,16 @@ from hf_score.metrics import group_metrics
 from hf_score.models import classifier_head
 
 
-def biased(count: int, *, minority: float, seed: int) -> GroupedPixels:
-    """Noise images: a faint vertical edge is the class, a bright square in the corner agrees with it except in the
-    minority. Group = 2 · class + square."""
+def biased(count: int, *, minority: float, seed: int, edge_strength: float = 0.25) -> GroupedPixels:
+    """Noise images: a vertical edge says the class in 3 of 4, a bright square in the corner in all but the minority.
+    Group = 2 · class + square."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 2
     conflicts = torch.rand(count, generator=generator) < minority
     square = torch.where(conflicts, 1 - labels, labels)
     pixels = torch.randn(count, 3, 32, 32, generator=generator) * 0.3
-    pixels[labels == 1, :, :, 16:] += 0.25
+    edge = torch.where(torch.rand(count, generator=generator) < 0.25, 1 - labels, labels)
+    pixels[edge == 1, :, :, 16:] += edge_strength
     pixels[square == 1, :, :8, :8] += 2.0
     return GroupedPixels(pixels, labels, torch.arange(count), 2 * labels + square)
 
@@ -85,19 +86,19 @@ def worst_group(model) -> float:
     return group_metrics(logits, TEST.labels, TEST.group, group_names=names)["worst_group_accuracy"]
 
 
-def erm_model(folder, epochs):
+def erm_model(folder, data):
     torch.manual_seed(0)
-    trainer = ERMTrainer(tiny.tiny_vit(), BaselineConfig(**fields(folder, epochs)), train_dataset=bare(TRAIN))
+    trainer = ERMTrainer(tiny.tiny_vit(), BaselineConfig(**fields(folder)), train_dataset=bare(data))
     trainer.train()
     return trainer.model.eval()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def erm(tmp_path_factory):
-    """The ERM model, which goes by the square; and the early one, in `EARLY`."""
+    """The ERM model, which goes by the square; and in `EARLY` one that goes by nothing else, as early models do."""
     global EARLY
-    EARLY = erm_model(tmp_path_factory.mktemp("early"), 2)
-    return erm_model(tmp_path_factory.mktemp("erm"), 6)
+    EARLY = erm_model(tmp_path_factory.mktemp("early"), biased(192, minority=0.0, seed=4, edge_strength=0.0))
+    return erm_model(tmp_path_factory.mktemp("erm"), TRAIN)
 
 
 def copy_of(model):
@@ -116,15 +117,18 @@ def test_group_labels_lift_the_worst_group(name, erm, tmp_path):
     assert worst_group(fit(name, tmp_path, epochs=12, **changes).model) > worst_group(erm) + 0.1
 
 
-def test_group_dro_weights_the_group_with_the_largest_loss(tmp_path):
-    trainer = fit("group_dro", tmp_path, epochs=1, group_dro_step_size=1.0)
-    with torch.no_grad():
-        losses = nn.functional.cross_entropy(
-            trainer.model.eval()(pixel_values=TRAIN.pixel_values).logits, TRAIN.labels, reduction="none"
-        )
-    per_group = torch.stack([losses[TRAIN.group == g].mean() for g in range(4)])
-    assert trainer.group_weights.sum() == pytest.approx(1.0)
-    assert trainer.group_weights.argmax() == per_group.argmax()
+def test_group_dro_weights_groups_by_their_loss(tmp_path):
+    trainer = fit("group_dro", tmp_path, epochs=1, group_dro_step_size=0.5)
+    before = trainer.group_weights.clone()
+    chosen = torch.cat([(TRAIN.group == g).nonzero()[:4, 0] for g in range(4)])
+    inputs = {"pixel_values": TRAIN.pixel_values[chosen], "labels": TRAIN.labels[chosen]}
+    loss, outputs = trainer.batch_loss(trainer.model.eval(), inputs, TRAIN.idx[chosen])
+    losses = nn.functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+    per_group = losses.detach().reshape(4, 4).mean(dim=1)
+    expected = before * torch.exp(0.5 * per_group)
+    expected = expected / expected.sum()
+    torch.testing.assert_close(trainer.group_weights, expected)
+    torch.testing.assert_close(loss, (expected * losses.reshape(4, 4).mean(dim=1)).sum())
 
 
 @pytest.mark.parametrize("name", ["reweighting", "subsampling", "group_dro"])
@@ -146,11 +150,14 @@ def test_jtts_error_set_is_richer_in_the_minority_and_drawn_more_often(tmp_path)
     assert torch.equal(trainer.sample_weights(), torch.where(errors, 7.0, 1.0).double())
 
 
-def test_lff_weights_the_minority_more(tmp_path):
-    trainer = fit("lff", tmp_path, epochs=4)
-    biased_losses, losses = trainer._losses
-    weights = biased_losses / (biased_losses + losses)
-    assert weights[MINORITY].mean() > weights[~MINORITY].mean() + 0.1
+def test_lff_weights_what_the_biased_model_finds_harder(tmp_path):
+    trainer = fit("lff", tmp_path, epochs=1, lff_momentum=0.5)
+    trainer._losses[:] = torch.nan
+    first = trainer._difficulty(torch.tensor([0, 2]), torch.tensor([[4.0, 1.0], [1.0, 2.0]]))
+    # Both are of class 0: losses are divided by the largest of each model.
+    assert first.tolist() == pytest.approx([1.0 / 1.5, 0.25 / 1.25])
+    again = trainer._difficulty(torch.tensor([2]), torch.tensor([[3.0], [0.0]]))
+    assert again.tolist() == pytest.approx([(2.0 / 4.0) / (2.0 / 4.0 + 1.0)])
 
 
 def test_generalised_cross_entropy_has_the_papers_gradient():
@@ -196,8 +203,8 @@ def test_cnc_brings_a_class_together_across_the_square(erm, tmp_path):
     assert closeness(fit("cnc", tmp_path)) > closeness(plain)
 
 
-def test_masktune_hides_the_square(erm, tmp_path):
-    trainer = fit("masktune", tmp_path, model=copy_of(erm), epochs=1)
+def test_masktune_hides_the_square(tmp_path):
+    trainer = fit("masktune", tmp_path, model=copy_of(EARLY), epochs=1)
     hidden = trainer.train_dataset.masks[TRAIN.group == 3]
     assert hidden[:, :8, :8].float().mean() > 3 * hidden.float().mean()
     shown = trainer.train_dataset[3]["pixel_values"]
@@ -251,7 +258,7 @@ def test_a_refit_is_where_the_gradient_vanishes():
     loss = nn.functional.cross_entropy(features.double() @ weight.T + bias, labels)
     loss = loss + 0.1 * ((weight - head.weight).square().sum() + (bias - head.bias).square().sum())
     for gradient in torch.autograd.grad(loss, [weight, bias]):
-        assert gradient.abs().max() < 1e-5
+        assert gradient.abs().max() < 1e-4
 
 
 def test_selfs_disputed_images_are_richer_in_the_minority(erm, tmp_path):
