@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .errors import HFScoreError
 
@@ -58,7 +59,7 @@ class BaseConfig(TrainingArguments):
         super().__post_init__()
         if self.push_to_hub and self.hub_strategy != "end":
             raise HFScoreError(
-                f"hub_strategy is {str(self.hub_strategy)!r}, which would push unfinished models, with "
+                f"hub_strategy is {HubStrategy(self.hub_strategy).value!r}, which would push unfinished models, with "
                 "training_args.bin and its local paths: leave it at 'end'."
             )
         if self.hub_token is not None:

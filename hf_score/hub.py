@@ -189,6 +189,7 @@ def push_files(
     with explained(repo_id):
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
+    with explained(repo_id):
         operations = make_operations(repo_id)
         _refuse_secrets(operations, token)
         api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
@@ -208,8 +209,8 @@ def explained(repo_id: str) -> Iterator[None]:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         # The client wraps what an upload of a large file raises.
-        cause = error.__cause__ if isinstance(error.__cause__, HTTPError) else error
-        raise HFScoreError(_reason(cause, repo_id)) from error
+        wraps = isinstance(error, RuntimeError) and isinstance(error.__cause__, HTTPError)
+        raise HFScoreError(_reason(error.__cause__ if wraps else error, repo_id)) from error
 
 
 def _run_operations(
@@ -345,7 +346,7 @@ def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[str]:
     return sorted(specific | ({f"{Path.home()}/"} - {"//"}))
 
 
-def _reason(error: Exception, repo_id: str) -> str:
+def _reason(error: BaseException | None, repo_id: str) -> str:
     """One sentence for what was raised: what failed, and what to do."""
     if isinstance(error, OfflineModeIsEnabled):
         return f"{repo_id} was not pushed because HF_HUB_OFFLINE is set: unset it and repeat the command."

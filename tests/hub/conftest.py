@@ -135,6 +135,7 @@ def connection(hub: HubServer) -> Iterator[None]:
         }
         for name, value in read.items():
             patch.setattr(constants, name, value)
+        patch.setattr("transformers.utils.hub._hf_api", None)
         close_session()
         yield
     close_session()

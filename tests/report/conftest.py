@@ -38,7 +38,8 @@ def run_of(accuracies: dict[str, float | None], seed: int = 0, relevance: float 
         "group_accuracy": accuracies,
         "group_count": {name: 0 if value is None else 20 for name, value in accuracies.items()},
     }
-    return {"seed": seed, "metrics": metrics, "relevance_in_region": relevance, "reliance": 0.4}
+    cost = {"train_seconds": 90.0 + seed}
+    return {"seed": seed, "metrics": metrics, "relevance_in_region": relevance, "reliance": 0.4, **cost}
 
 
 @pytest.fixture
@@ -79,7 +80,9 @@ def make_results() -> Callable[..., dict[str, Any]]:
                 "git_commit": "0123abc",
                 "model": {
                     "name": "facebook/deit-tiny-patch16-224",
+                    "base_model": "facebook/deit-tiny-patch16-224",
                     "architecture": "ViTForImageClassification",
+                    "is_timm": False,
                     "layer": "block4",
                     "image_size": 112,
                 },
@@ -89,11 +92,18 @@ def make_results() -> Callable[..., dict[str, Any]]:
                     "class_names": ["benign", "malignant"],
                     "group_names": names,
                     "train_group_counts": [400, 400, 250, 0][: len(names)],
+                    "description": "Dermoscopic images; a coloured patch lies beside half of the benign ones.",
                     "licence": "CC0",
+                    "citation": "@misc{somebody2020skin,\n  title = {Skin},\n  year = {2020}\n}",
                     "source": "a public archive",
                     "counts": {"train": 900, "held_out": 150, "test": 80},
                 },
-                "config": {"score_lambda": 50.0, "score_reading": "spatial", "allow_group_oracle": False},
+                "config": {
+                    "score_lambda": 3.0,
+                    "score_penalised": "difference",
+                    "score_swap_weight": 1.0,
+                    "allow_group_oracle": False,
+                },
                 "seeds": list(range(len(offsets))),
                 "selection": {
                     "decided_by": "oracle",

@@ -2,10 +2,12 @@ import os
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_score.errors import HFScoreError
 from hf_score.report import render_model_card
+from hf_score.report.card import PICTURES_MARK, eval_results_yaml
 
 EXPECTED = Path(__file__).parent / "expected_card.md"
 
@@ -13,7 +15,10 @@ EXPECTED = Path(__file__).parent / "expected_card.md"
 def test_whole_card(results):
     """After a wanted change: run with HF_SCORE_UPDATE=1, and read the difference before committing it."""
     card = render_model_card(
-        results, model_name="deit-tiny-isic-score", base_model="facebook/deit-tiny-patch16-224", license="apache-2.0"
+        results,
+        model_name="deit-tiny-isic-score",
+        license="apache-2.0",
+        pictures={"assets/shortcut-benign.png": "“benign”: original and masked"},
     )
     if os.environ.get("HF_SCORE_UPDATE"):
         EXPECTED.write_text(card, encoding="utf-8")
@@ -24,17 +29,20 @@ def test_metadata_survives_the_clients_own_reading(results):
     card = ModelCard(render_model_card(results, model_name="m", base_model="owner/base", license="mit", seed=1))
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "image-classification"
-    assert card.data.tags == ["hf-score", "shortcut-mitigation", "score"]
+    assert card.data.tags == ["hf-score", "shortcut-mitigation", "score", "base_model:owner/base"]
     assert card.data.base_model == "owner/base"
+    assert card.data.base_model_relation == "finetune"
     values = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert values == {"worst_group_accuracy": 0.7, "mean_group_accuracy": 0.8, "accuracy": 0.8}
     again = ModelCard(str(card))
     assert again.data.to_dict() == card.data.to_dict()
 
 
-@pytest.mark.parametrize("base_model", [None, "/data/weights/deit", "resnet18", "../weights/x", "owner/na me"])
+@pytest.mark.parametrize("base_model", ["/data/weights/deit", "resnet18", "../weights/x", "owner/na me"])
 def test_base_model_that_is_no_hub_id_stays_out_of_the_metadata(results, base_model):
-    assert ModelCard(render_model_card(results, model_name="m", base_model=base_model)).data.base_model is None
+    data = ModelCard(render_model_card(results, model_name="m", base_model=base_model)).data
+    assert data.base_model is None
+    assert data.tags == ["hf-score", "shortcut-mitigation", "score"]
 
 
 def test_a_local_folder_is_no_base_model(results, tmp_path, monkeypatch):
@@ -62,8 +70,10 @@ def test_nothing_of_the_machine_is_in_the_card(results):
 
 def test_timm_is_asked_for_only_where_it_is_needed(results):
     assert "pip install timm" not in render_model_card(results, model_name="m")
-    results["model"]["architecture"] = "TimmWrapperForImageClassification"
-    assert "pip install timm" in render_model_card(results, model_name="m")
+    results["model"]["is_timm"] = True
+    card = render_model_card(results, model_name="m")
+    assert "pip install timm" in card
+    assert 'timm.create_model("hf-hub:USER/m", pretrained=True)' in card
 
 
 def test_metadata_cannot_be_broken_by_names(results):
@@ -72,6 +82,53 @@ def test_metadata_cannot_be_broken_by_names(results):
     card = ModelCard(render_model_card(results, model_name=evil))
     assert card.data.model_name == evil
     assert card.data.eval_results[0].dataset_name == evil
+
+
+def test_pictures_are_named_or_their_place_is_marked(results):
+    assert PICTURES_MARK in render_model_card(results, model_name="m")
+    card = render_model_card(results, model_name="m", pictures={"assets/a b.png": "[one]\n<b>*two*"})
+    assert PICTURES_MARK not in card
+    assert "![(one) btwo](assets/a%20b.png)\n\n*(one) btwo*" in card
+
+
+def test_what_is_not_known_is_not_in_the_card(results):
+    for name in ("command", "git_commit", "versions", "hardware", "config", "selection"):
+        del results[name]
+    del results["methods"]["score"]["runs"][0]["train_seconds"]
+    for name in ("citation", "description", "fingerprint", "licence", "source", "train_group_counts"):
+        del results["dataset"][name]
+    card = render_model_card(results, model_name="m")
+    assert "None" not in card
+    assert "Undefined" not in card
+    for text in ("at commit", "Versions:", "minutes", "All settings", "fingerprint"):
+        assert text not in card
+    assert "Hardware: not recorded" in card
+    assert "Emissions were not measured." in card
+
+
+def test_measured_emissions_are_told(results):
+    results["methods"]["score"]["runs"][0]["emissions_kg"] = 0.0123
+    assert "12.3 g of CO₂ equivalents, measured by codecarbon" in render_model_card(results, model_name="m")
+
+
+def test_penalty_on_neurons_is_described(results):
+    results["config"] |= {"score_penalised": "activation", "score_reading": "channel"}
+    card = render_model_card(results, model_name="m")
+    assert "The activation of the neurons behind these regions at the probe layer (`block4`, channel)." in card
+
+
+def test_the_hubs_other_form_of_results(results):
+    assert eval_results_yaml(results) is None  # the data set is not on the Hub
+    results["dataset"]["name"] = "owner/birds"
+    entries = parse_eval_result_entries(yaml.safe_load(eval_results_yaml(results, seed=1)))
+    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
+        ("owner/birds", "worst_group_accuracy", 0.7),
+        ("owner/birds", "mean_group_accuracy", 0.8),
+        ("owner/birds", "accuracy", 0.8),
+    ]
+    assert entries[0].date == "2026-01-02"
+    results["methods"]["score"]["runs"][0]["metrics"] = {}
+    assert eval_results_yaml(results, seed=0) is None
 
 
 def test_data_without_groups(results):
