@@ -6,6 +6,7 @@ group metrics in evaluation alone, checkpoints that are loaded strictly, and wha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer
+from transformers import EvalPrediction, PreTrainedModel, TimmWrapperForImageClassification, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from .base_config import BaseConfig
+from .base_config import GROUP_METRICS, BaseConfig
 from .data import ImageCollator
 from .errors import DataError, ModelError
-from .files import write_bytes
+from .files import write_text
 from .metrics import group_metrics
+from .models import base_model_id, checkpoint_state, describe_model
+from .provenance import provenance
 
 __all__ = ["BaseTrainer", "WeightedSampler", "class_labels", "classification_metrics", "column_names", "eval_mode"]
 
@@ -60,6 +64,11 @@ class BaseTrainer(Trainer):
     """
 
     args: BaseConfig  # type: ignore[assignment]
+    #: How results, plans and tables call the method.
+    name: ClassVar[str] = "erm"
+    title: ClassVar[str] = "ERM"
+    #: Kinds of `hf_score.baselines.supervision.KINDS` that it is told beyond class labels.
+    supervision_kinds: ClassVar[tuple[str, ...]] = ()
     _tag_names: ClassVar[tuple[str, ...]] = ("hf-score", "shortcut-mitigation")
     #: Whether batches carry `idx`, the stable ids of their images.
     _batches_with_idx: ClassVar[bool] = False
@@ -203,27 +212,132 @@ class BaseTrainer(Trainer):
     # ---- Publishing ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Leave no pickle beside the weights: `training_args.bin` holds local paths, and nobody should load it."""
+        """Save a timm model by timm's names, and leave no pickle beside the weights: `training_args.bin` holds local
+        paths, and nobody should load it."""
+        if isinstance(self.model, TimmWrapperForImageClassification):
+            state_dict = checkpoint_state(self.model, state_dict)
         super()._save(output_dir, state_dict=state_dict)
         if self.args.should_save:
             (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the SCORE card when `results` are there (`hf_score.run` sets them), else the base class's draft."""
-        if self.results is None:
-            tags = kwargs.get("tags") or []
-            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *self._tag_names]
-            super().create_model_card(*args, **kwargs)
-            return
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write hf-score's card in place of the base class's draft, from `results` or from what this trainer knows.
+
+        Of the arguments `license`, `tags`, `model_name`, `finetuned_from` and `dataset` are used.
+        """
         if not self.is_world_process_zero():
             return
         from .report import render_model_card  # the report sits above the trainer and is only needed here
 
-        name = (
-            kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or Path(self.args.output_dir or ".").name
+        folder = Path(self.args.output_dir or ".")
+        card = render_model_card(
+            self._results(dataset),
+            model_name=model_name or folder.absolute().name,
+            base_model=finetuned_from,
+            license=license,
+            tags=[tags] if isinstance(tags, str) else tags or (),
+            method=self.name,
         )
-        card = render_model_card(self.results, model_name=name, license=kwargs.get("license"))
-        write_bytes(Path(self.args.output_dir or ".") / "README.md", card.encode())
+        write_text(folder / "README.md", card)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """`Trainer.init_hf_repo`, with one sentence for what goes wrong."""
+        from .hub import explained
+
+        with explained(self.args.hub_model_id or Path(self.args.output_dir or ".").absolute().name):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Save, and upload checkpoint, processor, card and `score_report.json` in one commit, and nothing else.
+
+        Args:
+            commit_message, blocking, token, revision, private: as for `Trainer.push_to_hub`.
+            **kwargs: for `create_model_card`.
+
+        Returns:
+            as `Trainer.push_to_hub`: the commit, or its future; None in all processes but the first.
+
+        Raises:
+            HFScoreError: what is wrong, as `hf_score.hub.push_run` says it. The saved files stay.
+        """
+        from .hub import explained, push_checkpoint
+
+        folder = Path(self.args.output_dir or ".")
+        repo_id = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        with explained(repo_id):
+            self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**{"model_name": repo_id.split("/")[-1], **kwargs})
+
+        def push() -> CommitInfo:
+            return push_checkpoint(
+                folder,
+                repo_id,
+                self._results(kwargs.get("dataset")),
+                method=self.name,
+                private=self.args.hub_private_repo if private is None else private,
+                token=token,
+                revision=revision or self.args.hub_revision,
+                commit_message=commit_message or "End of training",
+            )
+
+        return push() if blocking else HfApi().run_as_future(push)
+
+    def _results(self, dataset: str | list[str] | None = None) -> dict[str, Any]:
+        """`results`, or what this trainer knows in their form: one method, one seed, its last evaluation."""
+        if self.results is not None:
+            return self.results
+        from .baselines.supervision import in_words  # baselines build on this module
+
+        assert isinstance(self.model, PreTrainedModel)
+        evaluations = [entry for entry in self.state.log_history if "eval_accuracy" in entry]
+        last = evaluations[-1] if evaluations else {}
+        metrics = {name: last[f"eval_{name}"] for name in ("accuracy", *GROUP_METRICS) if f"eval_{name}" in last}
+        runtimes = [entry["train_runtime"] for entry in self.state.log_history if "train_runtime" in entry]
+        run = {"seed": self.args.seed, "metrics": metrics, "train_seconds": sum(runtimes) or None}
+        config = self.model.config
+        started_from = config._name_or_path or ""
+        dataset = dataset[0] if isinstance(dataset, list) and dataset else dataset
+        info = getattr(self.train_dataset, "info", None)
+        return {
+            **provenance(),
+            "model": {
+                "name": Path(started_from).name or type(self.model).__name__,
+                "base_model": base_model_id(started_from),
+                **describe_model(self.model),
+            },
+            "dataset": {
+                "name": dataset or getattr(info, "dataset_name", None) or "data without a name",
+                "split": "evaluation",
+                "class_names": [str(name) for _, name in sorted((config.id2label or {}).items())],
+            },
+            "config": json.loads(json.dumps(self.args.described(), default=str)),
+            "seeds": [self.args.seed],
+            "methods": {
+                self.name: {"label": self.title, "supervision": in_words(self.supervision_kinds), "runs": [run]}
+            },
+        }
 
 
 class WeightedSampler(Sampler[int]):

@@ -23,14 +23,15 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+  push-metric  hf-score push-metric --repo_id USER/worst_group_accuracy: put the evaluate metric on the Hub, as a Space
   bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
   space     hf-score space RUN --repo_id USER/NAME: a web page where anybody can try both models, as a Space
   families  list the models that can be explained, and how
   benchmarks  list the data sets known by name; hf-score benchmarks NAME tells all about one
   build     hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
 
-The first six take the options of run, --output_dir is the run folder. A step runs the steps
-before it where needed.
+The steps from run to report take the options of run, --output_dir is the run folder. A step runs the steps before it
+where needed.
 """
 
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": lambda rest: _step(rest, "report"),
         "review": _review,
         "push": _push,
+        "push-metric": _push_metric,
         "bench": _bench,
         "space": _space,
         "families": _families,
@@ -150,11 +152,29 @@ def _push(words: list[str]) -> None:
     from .hub import push_run
 
     parser = argparse.ArgumentParser(prog="hf-score push", description="Put a run's debiased model on the Hub.")
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--repo_id", required=True, help="USER/NAME on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
+    parser.add_argument("--revision", help="branch to push to (default: main)")
+    parser.add_argument("--license", help="the checkpoint's licence for the card, such as apache-2.0")
+    parser.add_argument(
+        "--publish_images",
+        action=argparse.BooleanOptionalAction,
+        help="publish images of the data set in card and report (default: where its licence is known to allow it)",
+    )
+    print(push_run(**vars(parser.parse_args(words))))
+
+
+def _push_metric(words: list[str]) -> None:
+    import argparse
+
+    from .hub import push_metric
+
+    parser = argparse.ArgumentParser(prog="hf-score push-metric", description="Put the evaluate metric on the Hub.")
+    parser.add_argument("--repo_id", required=True, help="USER/worst_group_accuracy on the Hub")
+    parser.add_argument("--private", action="store_true", default=None, help="create a private Space")
     options = parser.parse_args(words)
-    print(push_run(options.run, options.repo_id, private=options.private))
+    print(push_metric(options.repo_id, private=options.private))
 
 
 def _space(words: list[str]) -> None:

@@ -1,14 +1,20 @@
-"""Publishing a finished run on the Hugging Face Hub: one commit, and nothing in it that should stay at home."""
+"""Publishing on the Hugging Face Hub: one commit, and nothing in it that should stay at home.
+
+`push_files` is the one way out; what publishes a model, a metric or a Space gives it the files.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -16,15 +22,28 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError
 
 from .errors import HFScoreError
-from .report.card import PLACEHOLDER_OWNER, render_model_card
+from .metrics import worst_group_accuracy
+from .report import render_report
+from .report.card import PICTURES_MARK, PLACEHOLDER_OWNER, eval_results_yaml, picture_markdown, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
 
-__all__ = ["OPEN_LICENCES", "check_checkpoint", "push_files", "push_run"]
+__all__ = [
+    "OPEN_LICENCES",
+    "check_checkpoint",
+    "explained",
+    "push_checkpoint",
+    "push_files",
+    "push_metric",
+    "push_run",
+]
 
 #: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
 UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)checkpoint-\d+/")
+#: What a checkpoint and its processor consist of, beside the card.
+CHECKPOINT_PART = re.compile(r"(?!trainer_state|.*_results)[\w.-]+\.json|[\w.-]+\.safetensors|README\.md")
 #: Licences of data sets whose images may be published without asking.
 OPEN_LICENCES = ("mit", "apache-2.0", "cc0", "cc0-1.0", "cc-by-4.0")
 CHUNK = 1 << 20
@@ -38,32 +57,107 @@ def push_run(
     token: str | None = None,
     revision: str | None = None,
     commit_message: str = "Upload model with hf-score",
+    license: str | None = None,
+    publish_images: bool | None = None,
 ) -> CommitInfo:
     """Upload a run's checkpoint with its card, its results and its report, in one commit.
 
     From `run_folder` go up: the files of `model/` (a stock checkpoint, processor and `README.md`; a card is made from
-    the results where there is none, and told the repository's name), `results.json` without local paths, and
-    `report/index.html`. The repository is made if it does not exist.
+    the results where there is none, and told the repository's name); the results without local paths, as
+    `score_report.json` and, for a data set on the Hub, in `.eval_results/`; the report; and, where images may be
+    published, the card's pictures in `assets/`. The repository is made if it does not exist.
 
     Args:
-        run_folder: what `run_score.py` or `hf-score train` wrote.
+        run_folder: what `run_score.py` or `hf-score run` wrote.
         repo_id: `owner/name`, or a name of your own.
         private: make a new repository private; default: as your organisation sets it.
         token: default: the one in the environment or of `hf auth login`.
         revision: branch; made from `main` if it does not exist.
         commit_message: the commit's title.
+        license: the checkpoint's licence, as the Hub spells it (`"apache-2.0"`), for the card's metadata.
+        publish_images: publish images of the data set, in the card and the report. Default: where the results name a
+            licence that allows it (`OPEN_LICENCES`).
 
     Raises:
-        HFScoreError: there is no such run, something in it must not be published (a token, `training_args.bin`),
-            nobody is logged in, or the Hub cannot be reached or refuses.
+        HFScoreError: there is no such run, something in it must not be published (a token, a local path,
+            `training_args.bin`), nobody is logged in, or the Hub cannot be reached or refuses.
     """
     return push_files(
-        lambda name: _operations(Path(run_folder), name),
+        lambda name: _run_operations(Path(run_folder), name, license, publish_images),
         repo_id,
         private=private,
         token=token,
         revision=revision,
         commit_message=commit_message,
+    )
+
+
+def push_checkpoint(
+    folder: str | Path,
+    repo_id: str,
+    results: Mapping[str, Any],
+    *,
+    method: str,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload model with hf-score",
+) -> CommitInfo:
+    """Upload a checkpoint from among the other files of a training, with its card and results, in one commit.
+
+    Args:
+        folder: a trainer's output folder. What lies at its top and is part of a checkpoint goes up, with `README.md`.
+        results: in the form of `results.json`.
+        method: key of the method that made this checkpoint.
+        repo_id, private, token, revision, commit_message: as for [`push_run`].
+
+    Raises:
+        HFScoreError: as [`push_run`] does.
+    """
+    folder = Path(folder)
+    parts = {
+        path.name: path for path in sorted(folder.iterdir()) if path.is_file() and CHECKPOINT_PART.fullmatch(path.name)
+    }
+    return push_files(
+        lambda name: _operations({**parts, **_metadata_files(parts, results, name, method=method)}),
+        repo_id,
+        private=private,
+        token=token,
+        revision=revision,
+        commit_message=commit_message,
+    )
+
+
+def push_metric(repo_id: str, *, private: bool | None = None, token: str | None = None) -> CommitInfo:
+    """Publish worst-group accuracy as a Space, from which `evaluate.load(repo_id)` takes it.
+
+    Args:
+        repo_id: `owner/worst_group_accuracy`; `evaluate` looks for a script of the repository's name.
+        private, token: as for [`push_run`].
+
+    Raises:
+        HFScoreError: another name, or what [`push_files`] raises.
+    """
+    folder = Path(worst_group_accuracy.__file__).parent
+    if repo_id.split("/")[-1] != folder.name:
+        raise HFScoreError(
+            f"evaluate finds a metric by the name of its script: give OWNER/{folder.name} as --repo_id."
+        )
+
+    def operations(full_id: str) -> list[CommitOperationAdd]:
+        content: dict[str, Path | bytes] = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        content["README.md"] = readme.replace(f"OWNER/{folder.name}", full_id).encode()
+        return _operations(content)
+
+    return push_files(
+        operations,
+        repo_id,
+        private=private,
+        token=token,
+        commit_message="Upload metric with hf-score",
+        repo_type="space",
+        space_sdk="gradio",
     )
 
 
@@ -92,47 +186,114 @@ def push_files(
     if not token:
         raise HFScoreError("Nobody is logged in to the Hub: run `hf auth login` or set HF_TOKEN in the environment.")
     api = HfApi(token=token)
-    try:
+    with explained(repo_id):
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
         operations = make_operations(repo_id)
-        for operation in operations:
-            _refuse_secrets(operation, token)
+        _refuse_secrets(operations, token)
         api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
         if revision is not None and revision != "main":
             api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         return api.create_commit(
             repo_id, operations, commit_message=commit_message, revision=revision, repo_type=repo_type
         )
+
+
+@contextmanager
+def explained(repo_id: str) -> Iterator[None]:
+    """Turn what saving or the Hub's client raises in the body into an HFScoreError of one sentence."""
+    try:
+        yield
     except HFScoreError:
         raise
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise HFScoreError(_reason(error, repo_id, api.endpoint)) from error
+    except (HTTPError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+        # The client wraps what an upload of a large file raises.
+        cause = error.__cause__ if isinstance(error.__cause__, HTTPError) else error
+        raise HFScoreError(_reason(cause, repo_id)) from error
 
 
-def _operations(run_folder: Path, repo_id: str) -> list[CommitOperationAdd]:
-    model, results_file, page = run_folder / "model", run_folder / "results.json", run_folder / "report" / "index.html"
+def _run_operations(
+    run_folder: Path, repo_id: str, license: str | None, publish_images: bool | None
+) -> list[CommitOperationAdd]:
     if not run_folder.is_dir():
         raise HFScoreError(f"There is no run at {run_folder}: give the output folder of a finished run.")
+    model, results_file, page = run_folder / "model", run_folder / "results.json", run_folder / "report" / "index.html"
     check_checkpoint(model)
     files: dict[str, Path | bytes] = {
         name: path
         for path in sorted(model.rglob("*"))
         if path.is_file() and not (name := path.relative_to(model).as_posix()).startswith(".")
     }
+    results = _read_results(results_file) if results_file.is_file() else None
+    if publish_images is None:
+        publish_images = results is not None and _is_open(results["dataset"].get("licence"))
+    assets = _assets(run_folder, results) if publish_images else {}
+    files |= {f"assets/{name}": content for name, (content, _) in assets.items()}
+    if page.is_file() and results is not None:
+        # Contact sheets and heatmaps show images; bars and curves are drawn from the results.
+        files["report/index.html"] = page if publish_images else render_report(results, {}).encode()
+    captions = {f"assets/{name}": caption for name, (_, caption) in assets.items()}
+    return _operations({**files, **_metadata_files(files, results, repo_id, license=license, pictures=captions)})
+
+
+def _metadata_files(
+    files: Mapping[str, Path | bytes],
+    results: Mapping[str, Any] | None,
+    repo_id: str,
+    *,
+    method: str = "score",
+    license: str | None = None,
+    pictures: Mapping[str, str] | None = None,
+) -> dict[str, bytes]:
+    """The card, and the results as people, programs and the Hub read them."""
+    made: dict[str, bytes] = {}
+    card = None
     if "README.md" in files:
-        # The card was written before anybody knew where the model would go.
-        card = (model / "README.md").read_text(encoding="utf-8")
-        files["README.md"] = re.sub(rf'model="{PLACEHOLDER_OWNER}/[^"\n]*"', f'model="{repo_id}"', card).encode()
-    if results_file.is_file():
-        results = _read_results(results_file)
-        files["results.json"] = json.dumps(sanitise(results), indent=2, ensure_ascii=False).encode()
-        if "README.md" not in files:
-            files["README.md"] = render_model_card(
-                results, model_name=repo_id.split("/")[-1], repo_id=repo_id, base_model=results["model"]["name"]
-            ).encode()
-    if page.is_file():
-        files["report/index.html"] = page
+        card = Path(files["README.md"]).read_text(encoding="utf-8")  # type: ignore[arg-type]
+    elif results is not None:
+        card = render_model_card(results, model_name=repo_id.split("/")[-1], method=method)
+    if card is not None:
+        made["README.md"] = _finish_card(card, repo_id, license, pictures or {}).encode()
+    if results is not None:
+        made["score_report.json"] = json.dumps(sanitise(results), indent=2, ensure_ascii=False).encode()
+        hub_form = eval_results_yaml(results, method=method)
+        if hub_form is not None:
+            made[".eval_results/hf-score.yaml"] = hub_form.encode()
+    return made
+
+
+def _finish_card(card: str, repo_id: str, license: str | None, pictures: Mapping[str, str]) -> str:
+    """Put in what was not known when the card was written: where the model goes, its licence, its pictures."""
+    card = re.sub(rf'(model="|hf-hub:){PLACEHOLDER_OWNER}/[^"\n]*"', rf'\g<1>{repo_id}"', card)
+    card = card.replace(
+        PICTURES_MARK, picture_markdown(pictures) or "*Images of the data set are not published here.*"
+    )
+    if license is not None:
+        parsed = ModelCard(card)
+        parsed.data["license"] = license
+        card = str(parsed)
+    return card
+
+
+def _assets(run_folder: Path, results: Mapping[str, Any] | None) -> dict[str, tuple[bytes, str]]:
+    """Name → PNG and caption of the card's pictures. With several seeds the checkpoint is the first one's."""
+    from .report.assets import card_pictures  # reads candidates, for which torch is loaded
+
+    seeds = (results or {}).get("seeds") or [0]
+    folder = run_folder if (run_folder / "candidates").is_dir() else run_folder / f"seed-{seeds[0]}"
+    assets = {}
+    for name, (picture, caption) in card_pictures(folder).items():
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        assets[name] = (buffer.getvalue(), caption)
+    return assets
+
+
+def _is_open(licence: str | None) -> bool:
+    return (licence or "").lower().replace(" ", "-") in OPEN_LICENCES
+
+
+def _operations(files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
     return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
 
 
@@ -151,42 +312,69 @@ def _read_results(path: Path) -> Mapping[str, Any]:
         raise HFScoreError(f"{path} is not JSON ({error}): write it again by repeating the evaluation.") from error
 
 
-def _refuse_secrets(operation: CommitOperationAdd, token: str) -> None:
-    """Raise when a file is private by its name, or holds the token in use or anything that looks like one."""
-    name = operation.path_in_repo
-    if UNWANTED.search(name):
-        raise HFScoreError(
-            f"{name} is a pickle or belongs to the training, and may hold a token: delete it from the model folder."
-        )
-    secret = re.compile(re.escape(token.encode()) + b"|" + TOKEN_PATTERN.encode())
-    overlap = max(256, len(token))
-    with operation.as_file() as file:
-        tail = b""
-        while chunk := file.read(CHUNK):
-            if secret.search(tail + chunk):
-                raise HFScoreError(f"{name} holds an access token: take it out, and revoke the token.")
-            tail = (tail + chunk)[-overlap:]
+def _refuse_secrets(operations: Sequence[CommitOperationAdd], token: str) -> None:
+    """Raise when a file is private by its name, or holds a token or the path of a folder on this machine."""
+    for operation in operations:
+        name = operation.path_in_repo
+        if UNWANTED.search(name):
+            raise HFScoreError(
+                f"{name} is a pickle or belongs to the training, and may hold a token: delete it where the model is."
+            )
+    tokens = re.compile(re.escape(token.encode()) + b"|" + TOKEN_PATTERN.encode())
+    folders = _local_folders(operations)
+    paths = re.compile(b"|".join(re.escape(folder.encode()) for folder in folders)) if folders else None
+    overlap = max([256, len(token), *map(len, folders)])
+    for operation in operations:
+        name, tail = operation.path_in_repo, b""
+        with operation.as_file() as file:
+            while chunk := file.read(CHUNK):
+                window = tail + chunk
+                if tokens.search(window):
+                    raise HFScoreError(f"{name} holds an access token: take it out, and revoke the token.")
+                if paths and (found := paths.search(window)):
+                    raise HFScoreError(f"{name} holds the local path {found[0].decode()}: take it out.")
+                tail = window[-overlap:]
 
 
-def _reason(error: Exception, repo_id: str, endpoint: str) -> str:
-    """One sentence for what the client raised: what failed, and what to do."""
+def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[str]:
+    """Home, working folder and the folders that files come from, as they would be found in a text."""
+    sources = [operation.path_or_fileobj for operation in operations]
+    folders = {Path(source).resolve().parent for source in sources if isinstance(source, str | Path)}
+    # Folders right below the root are common to many machines, and their names to many texts.
+    specific = {str(folder) for folder in {*folders, Path.cwd(), Path.home()} if len(folder.parts) > 2}
+    return sorted(specific | ({f"{Path.home()}/"} - {"//"}))
+
+
+def _reason(error: Exception, repo_id: str) -> str:
+    """One sentence for what was raised: what failed, and what to do."""
     if isinstance(error, OfflineModeIsEnabled):
         return f"{repo_id} was not pushed because HF_HUB_OFFLINE is set: unset it and repeat the command."
     if isinstance(error, HFValidationError):
         return f"{repo_id!r} is not a repository id: give OWNER/NAME in letters, digits, '-', '_' and '.'."
-    if isinstance(error, RepositoryNotFoundError) or (
-        isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
-    ):
-        return (
-            f"The Hub refused the token for {repo_id}: give one with write access to it (`hf auth login` or HF_TOKEN)."
-        )
     if isinstance(error, HfHubHTTPError):
-        reason = error.server_message or f"status {error.response.status_code}"
-        return (
-            f"The Hub did not accept {repo_id} ({_first_line(reason)}): repeat the command, or correct what it names."
-        )
+        status = error.response.status_code
+        said = _first_line(error.server_message or f"status {status}")
+        if status == 401 or isinstance(error, RepositoryNotFoundError):
+            return (
+                f"The Hub refused the token for {repo_id}: give one with write access to it (`hf auth login` or "
+                "HF_TOKEN)."
+            )
+        if status in (403, 409):
+            return (
+                f"The Hub does not let you write to {repo_id} ({said}): give another name where this one is somebody "
+                "else's, or a token with write access."
+            )
+        if status in (402, 413, 507):
+            return f"The Hub has no room for {repo_id} ({said}): free some of your storage there and repeat."
+        return f"The Hub did not accept {repo_id} ({said}): repeat the command, or correct what it names."
     if isinstance(error, HTTPError | ConnectionError):
-        return f"{endpoint} cannot be reached ({_first_line(error)}): connect to the network and repeat the command."
+        return (
+            f"{HfApi().endpoint} cannot be reached ({_first_line(error)}): connect to the network and repeat the "
+            "command."
+        )
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left" in str(error):  # safetensors has an error of its own
+        return f"{repo_id} was not pushed because the disk is full: free some space and repeat the command."
     return f"{repo_id} was not pushed ({_first_line(error)}): correct it and repeat the command."
 
 

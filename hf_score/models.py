@@ -11,14 +11,14 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -32,7 +32,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 from hf_score.data._hub import HUB_ID, first_line, hub_problem
 from hf_score.errors import ModelError
 
-__all__ = ["classifier_head", "load_model"]
+__all__ = ["base_model_id", "checkpoint_state", "classifier_head", "describe_model", "load_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,40 @@ def classifier_head(model: PreTrainedModel) -> nn.Linear:
             "classifier needs one; choose a model with one."
         )
     return heads[0]
+
+
+def base_model_id(
+    name_or_path: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    from_scratch: bool = False,
+) -> str | None:
+    """The Hub id of what `load_model` starts from, None where that is a folder, a file or random weights."""
+    name = os.fspath(name_or_path)
+    if from_scratch or weights is not None or Path(name).is_dir():
+        return None
+    architecture = _timm_architecture(name)
+    if architecture is not None:
+        return _hub_id(architecture)
+    return name if HUB_ID.fullmatch(name) else None
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+    """What results say of a model itself: its architecture, and whether timm is needed to load it."""
+    architecture = getattr(model.config, "architecture", None) or type(model).__name__
+    return {"architecture": architecture, "is_timm": isinstance(model, TimmWrapperForImageClassification)}
+
+
+def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The weights under the names to save them by: timm's own for a timm model, so that timm loads the file too.
+
+    Args:
+        model: transformers reads both names of a timm-wrapped one.
+        state: the weights; default: the model's.
+    """
+    prefix = "timm_model." if isinstance(model, TimmWrapperForImageClassification) else ""
+    state = model.state_dict() if state is None else state
+    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _timm_architecture(name: str) -> str | None:
@@ -258,8 +292,9 @@ def _set_classes(config: Any, class_names: Sequence[str]) -> None:
     config.label2id = {label: i for i, label in enumerate(class_names)}
     if hasattr(config, "label_names"):  # timm's own list, which would win over id2label when the model is loaded again
         del config.label_names
-    if getattr(config, "model_args", None):  # timm records the number of classes here too; transformers passes both on
-        config.model_args = {key: value for key, value in config.model_args.items() if key != "num_classes"}
+    if isinstance(config, TimmWrapperConfig):
+        # timm records the number of classes here too, and transformers passes both on; timm cannot read a null here.
+        config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
 
 
 def _resize(config: Any, processor: Any, image_size: int | None) -> tuple[Any, Any]:

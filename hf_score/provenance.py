@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
+import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
-__all__ = ["PACKAGES", "git_commit", "hardware", "versions"]
+__all__ = ["PACKAGES", "RESULTS_SCHEMA", "command", "git_commit", "hardware", "provenance", "versions"]
 
+RESULTS_SCHEMA = "hf-score/results/1"
 PACKAGES = ("hf-score", "torch", "transformers", "datasets", "accelerate", "timm", "zennit")
+
+
+def provenance() -> dict[str, Any]:
+    """When, how and with what this process computes: the head of a `results.json`."""
+    return {
+        "schema": RESULTS_SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "git_commit": git_commit(),
+    }
+
+
+def command() -> str:
+    """This process's command line, as it is typed in a clone or where the package is installed."""
+    program, words = Path(sys.argv[0]).name, sys.argv[1:]
+    known = {"hf-score": ["hf-score"], "run_score.py": ["python", "examples/run_score.py"]}
+    return shlex.join([*known.get(program, ["python", program]), *words])
 
 
 def versions() -> dict[str, str]:

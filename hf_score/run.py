@@ -7,16 +7,14 @@ is already there, so that an interrupted run goes on with `--resume`.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import logging
 import math
-import shlex
 import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +29,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, set_s
 from .attribution import Explainer, find_layer
 from .config import SCOREConfig
 from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask, viewable
+from .data.benchmarks import find_benchmark
 from .detection import (
     Candidates,
     HostImages,
@@ -48,8 +47,8 @@ from .detection.scan import ScanHit
 from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_json, write_text
 from .metrics import group_metrics, relevance_in_region
-from .models import load_model
-from .provenance import git_commit, hardware, versions
+from .models import base_model_id, checkpoint_state, describe_model, load_model
+from .provenance import provenance
 from .report import (
     contact_sheet,
     group_bars,
@@ -67,7 +66,6 @@ logger = logging.getLogger(__name__)
 
 #: Above this a split is read from its images again in every epoch.
 IN_MEMORY_BYTES = 4 * 2**30
-RESULTS_SCHEMA = "hf-score/results/1"
 #: key → (label, supervision), in the order of the tables.
 METHODS = {
     "erm": ("ERM", "class labels"),
@@ -380,32 +378,31 @@ class Run:
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics of every method trained so far, and what its models look at. → `results.json`"""
-        methods = {
-            key: {
-                "label": label,
-                "supervision": self._supervision(key, supervision),
-                "runs": [{"seed": self.config.seed, **self._measure(key)}],
-            }
-            for key, (label, supervision) in METHODS.items()
-            if (self.folder / key / "config.json").is_file()
-        }
+        trained = [key for key in METHODS if (self.folder / key / "config.json").is_file()]
         histories = {
             key: json.loads((self.folder / "history" / f"{key}.json").read_text(encoding="utf-8"))
-            for key in methods
+            for key in trained
             if (self.folder / "history" / f"{key}.json").is_file()
+        }
+        methods = {
+            key: {
+                "label": METHODS[key][0],
+                "supervision": self._supervision(key, METHODS[key][1]),
+                "runs": [{"seed": self.config.seed, **self._measure(key), **_cost(histories.get(key, []))}],
+            }
+            for key in trained
         }
         model = self._start[0]
         data = self.data
+        benchmark = find_benchmark(data.name)
         results = {
-            "schema": RESULTS_SCHEMA,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(sys.argv),
-            "versions": versions(),
-            "hardware": hardware(),
-            "git_commit": git_commit(),
+            **provenance(),
             "model": {
                 "name": self.arguments.model,
-                "architecture": _architecture(model),
+                "base_model": base_model_id(
+                    self.arguments.model, weights=self.arguments.weights, from_scratch=self.arguments.from_scratch
+                ),
+                **describe_model(model),
                 "layer": find_layer(model, self.config.score_layer).name,
                 "image_size": int(self._pixel_values(self.test_view, [0]).shape[-1]),
             },
@@ -417,9 +414,11 @@ class Run:
                 "train_group_counts": data.train_group_counts,
                 "licence": data.licence,
                 "source": data.source,
+                "description": f"{benchmark.description}." if benchmark else None,
+                "citation": getattr(benchmark, "citation", None),
                 "counts": {split: len(getattr(data, split)) for split in ("train", "held_out", "test")},
             },
-            "config": _plain({**asdict(self.arguments), **_training_fields(self.config)}),
+            "config": _plain({**asdict(self.arguments), **self.config.described()}),
             "seeds": [self.config.seed],
             "selection": self._selection_summary(),
             "methods": methods,
@@ -450,7 +449,10 @@ class Run:
                 training_curves(results["history"], labels=labels),
                 "Loss, penalty, held-out accuracy and reliance over the optimizer steps.",
             )
-        return write_report(self.folder / "report", results, figures)
+        page = write_report(self.folder / "report", results, figures)
+        if "heatmaps" in figures:
+            figures["heatmaps"][0].save(page.parent / "heatmaps.png")  # for the card
+        return page
 
     # ---- Pieces ----
 
@@ -642,12 +644,13 @@ class Run:
                 {"step": entry["step"], **{names.get(k, k): entry[k] for k in keys if k in entry}}
                 for entry in trainer.state.log_history
             ]
-            write_json(self.folder / "history" / f"{method}.json", [row for row in rows if len(row) > 1])
+            cost = {"step": trainer.state.global_step, **_measured_cost(trainer)}
+            write_json(self.folder / "history" / f"{method}.json", [row for row in [*rows, cost] if len(row) > 1])
 
     def _save_model(self, model: PreTrainedModel, folder: Path) -> None:
         if self.state.is_main_process:
             with atomic_folder(folder) as temporary:
-                model.save_pretrained(temporary)
+                model.save_pretrained(temporary, state_dict=checkpoint_state(model))
                 self.processor.save_pretrained(temporary)
         self.state.wait_for_everyone()
 
@@ -691,7 +694,7 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     first.check()
     first.state.wait_for_everyone()
     if first.state.is_main_process:
-        write_json(folder / "run.json", _plain({**asdict(arguments), **_training_fields(config)}))
+        write_json(folder / "run.json", _plain({**asdict(arguments), **config.described()}))
     methods = [m for m in METHODS if m != "random_neurons" or config.score_penalised != "difference"]
     if not arguments.controls:
         methods = ["erm", "score"]
@@ -716,7 +719,8 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
             page = folder / "report" / page.name
         with atomic_folder(folder / "model") as temporary:
             shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
-            card = render_model_card(results, model_name=folder.name, base_model=arguments.model)
+            name = f"{Path(arguments.model).name}-{Path(first.data.name).name}-score"
+            card = render_model_card(results, model_name=name)
             write_text(temporary / "README.md", card)
         print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
         if config.push_to_hub:
@@ -757,29 +761,23 @@ def _merge(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-def _training_fields(config: SCOREConfig) -> dict[str, Any]:
-    names = (
-        "seed",
-        "num_train_epochs",
-        "max_steps",
-        "learning_rate",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "weight_decay",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "bf16",
-        "fp16",
-    )
-    return {**config.own_fields(), **{name: getattr(config, name) for name in names}}
-
-
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
 
 
-def _architecture(model: PreTrainedModel) -> str:
-    return getattr(model.config, "architecture", None) or type(model).__name__
+def _measured_cost(trainer: SCORETrainer) -> dict[str, float]:
+    """Seconds of training, and kg of CO₂ equivalents where codecarbon measured them (`--report_to codecarbon`)."""
+    runtimes = [row["train_runtime"] for row in trainer.state.log_history if "train_runtime" in row]
+    cost = {"train_seconds": sum(runtimes)} if runtimes else {}
+    emissions = Path(trainer.args.output_dir or ".") / "emissions.csv"
+    if emissions.is_file():
+        with emissions.open(encoding="utf-8", newline="") as file:
+            cost["emissions_kg"] = sum(float(row["emissions"]) for row in csv.DictReader(file))
+    return cost
+
+
+def _cost(history: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: row[name] for row in history for name in ("train_seconds", "emissions_kg") if name in row}
 
 
 def _evenly(items: list, count: int) -> list:

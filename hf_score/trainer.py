@@ -49,6 +49,9 @@ class SCORETrainer(BaseTrainer):
     """
 
     args: SCOREConfig  # type: ignore[assignment]
+    name = "score"
+    title = "SCORE"
+    supervision_kinds = ("samples",)
     _tag_names = ("hf-score", "score", "shortcut-mitigation")
 
     def __init__(
@@ -337,3 +340,14 @@ class SCORETrainer(BaseTrainer):
         self._scale = tensors.get("scale")
         self._starting_reliance = tensors.get("starting_reliance")
         self._relevance_step = int(tensors["relevance_step"])
+
+    # ---- Publishing ----
+
+    def _results(self, dataset: str | list[str] | None = None) -> dict[str, Any]:
+        """Add how many samples there are of each class; who decided on them, they do not say."""
+        results = super()._results(dataset)
+        parts = [part.labels for part in (self.spurious_samples, self.held_out_samples) if part is not None]
+        if self.results is None and parts:
+            counts = torch.bincount(torch.cat(parts), minlength=len(results["dataset"]["class_names"])).tolist()
+            results["selection"] = {"classes": dict(zip(results["dataset"]["class_names"], counts, strict=True))}
+        return results

@@ -5,8 +5,8 @@ For tests, and by hand to run a command that names a Hub model on a machine with
     python tests/hub_server.py --serve google/vit-base-patch16-224=FOLDER
 
 Then set the variables it prints (`HF_ENDPOINT` and the rest). Repositories need an owner (`owner/name`). Contents are
-kept in a folder by their SHA-256, refs and commits in memory. Anyone may read public repositories; writing and private
-ones need the one token. Not a Hub: no Xet, no git, no search, one user.
+kept in a folder by their SHA-256, refs and commits in memory. Anyone may read public repositories; private ones need
+the one token, and writing needs it and a repository of the one user's. Not a Hub: no Xet, no git, no search.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +29,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-__all__ = ["TOKEN", "HubServer"]
+__all__ = ["TOKEN", "HubServer", "Refusal"]
 
 TOKEN = "hf_" + "loopback" * 4
 USER = "tester"
@@ -81,6 +82,8 @@ class HubServer:
     Attributes:
         url: the endpoint.
         requests: (method, path, authorization header or None) of everything that was asked for.
+        intercept: called with method and path before anything is done; it may wait, raise `Refusal`, or raise anything
+            else to cut the connection.
     """
 
     def __init__(self, root: str | Path, *, port: int = 0, token: str = TOKEN) -> None:
@@ -89,6 +92,7 @@ class HubServer:
         self.token = token
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[tuple[str, str, str | None]] = []
+        self.intercept: Callable[[str, str], None] = lambda method, path: None
         self.lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._server.daemon_threads = True
@@ -164,7 +168,9 @@ class HubServer:
         return (self.root / digest).read_bytes()
 
 
-class _Refusal(Exception):
+class Refusal(Exception):
+    """An answer with an error status; `code` is the Hub's own, by which the client knows what is missing."""
+
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
@@ -221,12 +227,15 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             authorization = self.headers.get("Authorization")
             hub.requests.append((self.command, parts.path, authorization))
             try:
+                hub.intercept(self.command, parts.path)
                 if authorization not in (None, f"Bearer {hub.token}"):
-                    raise _Refusal(401, "Invalid credentials in Authorization header")
+                    raise Refusal(401, "Invalid credentials in Authorization header")
                 with hub.lock:
                     self.route(parts.path, body)
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 self.reply(refusal.status, {"error": refusal.message}, **refusal.headers)
+            except ConnectionError:
+                self.close_connection = True
 
         def body(self) -> bytes:
             if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -254,19 +263,23 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def require_login(self) -> None:
             if not self.logged_in():
-                raise _Refusal(401, "Invalid username or password.")
+                raise Refusal(401, "Invalid username or password.")
+
+        def require_own(self, owner: str, message: str) -> None:
+            if owner != USER:
+                raise Refusal(403, message)
 
         def repo(self, kind: str, repo_id: str) -> Repo:
             repo = hub.repos.get((kind, repo_id))
             if repo is None or (repo.private and not self.logged_in()):
                 # Like the Hub: strangers cannot tell a missing repository from a private one.
-                raise _Refusal(404 if self.logged_in() else 401, "Repository not found", "RepoNotFound")
+                raise Refusal(404 if self.logged_in() else 401, "Repository not found", "RepoNotFound")
             return repo
 
         def commit(self, repo: Repo, revision: str) -> str:
             commit = repo.resolve(revision)
             if commit is None:
-                raise _Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+                raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
             return commit
 
         def route(self, path: str, body: bytes) -> None:
@@ -290,7 +303,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if (match := re.fullmatch(r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and read:
                 kind = (match[1] or "models/")[:-2]
                 return self.resolve(self.repo(kind, match[2]), unquote(match[3]), unquote(match[4]))
-            raise _Refusal(404, f"{self.command} {path} is not served here")
+            raise Refusal(404, f"{self.command} {path} is not served here")
 
         def api(self, repo: Repo, action: str | None, rest: str, body: bytes) -> None:
             if action is None or action == "revision":
@@ -304,6 +317,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if action == "paths-info":
                 return self.paths_info(repo, unquote(rest), body)
             self.require_login()
+            self.require_own(repo.repo_id.split("/")[0], "Forbidden: pass `create_pr=1` to create a Pull Request")
             if action == "preupload":
                 return self.preupload(repo, unquote(rest), json.loads(body)["files"])
             if action == "commit":
@@ -312,12 +326,14 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 return self.create_branch(repo, unquote(rest), json.loads(body or b"{}"))
             if action == "settings":
                 return self.reply(200, {})
-            raise _Refusal(404, f"{action} is not served here")
+            raise Refusal(404, f"{action} is not served here")
 
         def create_repo(self, wanted: dict[str, Any]) -> None:
             self.require_login()
             kind = wanted.get("type") or "model"
-            repo_id = f"{wanted.get('organization') or USER}/{wanted['name']}"
+            owner = wanted.get("organization") or USER
+            self.require_own(owner, f'You don\'t have the rights to create a {kind} under the namespace "{owner}"')
+            repo_id = f"{owner}/{wanted['name']}"
             url = f"{hub.url}/{PREFIXES[kind]}{repo_id}"
             if (kind, repo_id) in hub.repos:
                 return self.reply(409, {"error": "You already created this repo", "url": url})
@@ -326,7 +342,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def create_branch(self, repo: Repo, name: str, wanted: dict[str, Any]) -> None:
             if name in repo.refs:
-                raise _Refusal(409, "Reference already exists")
+                raise Refusal(409, "Reference already exists")
             repo.refs[name] = self.commit(repo, wanted.get("startingPoint", "main"))
             self.reply(201, {})
 
@@ -368,7 +384,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             prefix = f"{folder}/" if folder else ""
             inside = {path: blob for path, blob in repo.commits[commit].items() if path.startswith(prefix)}
             if folder and not inside:
-                raise _Refusal(404, f"{folder} does not exist", "EntryNotFound", **{"X-Repo-Commit": commit})
+                raise Refusal(404, f"{folder} does not exist", "EntryNotFound", **{"X-Repo-Commit": commit})
             recursive = self.query.get("recursive", ["false"])[0].lower() == "true"
             folders = {str(parent) for path in inside for parent in Path(path).parents if str(parent) != "."}
             entries = [
@@ -396,7 +412,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             commit = self.commit(repo, revision)
             blob = repo.commits[commit].get(path)
             if blob is None:
-                raise _Refusal(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": commit})
+                raise Refusal(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": commit})
             headers = {"X-Repo-Commit": commit, "ETag": f'"{blob.etag}"', "Accept-Ranges": "bytes"}
             if blob.lfs:
                 headers |= {"X-Linked-Size": str(blob.size), "X-Linked-Etag": f'"{blob.sha256}"'}
@@ -434,7 +450,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def receive(self, digest: str, body: bytes) -> None:
             if hashlib.sha256(body).hexdigest() != digest:
-                raise _Refusal(400, "the content does not match its SHA-256")
+                raise Refusal(400, "the content does not match its SHA-256")
             hub.store(body, lfs=True)
             self.reply(200)
 
@@ -442,7 +458,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             wanted = json.loads(body)
             path = hub.root / wanted["oid"]
             if not path.exists() or path.stat().st_size != wanted["size"]:
-                raise _Refusal(404, "the object was not uploaded")
+                raise Refusal(404, "the object was not uploaded")
             self.reply(200, {})
 
         def receive_commit(self, repo: Repo, branch: str, body: bytes) -> None:
@@ -455,16 +471,16 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 if item["key"] == "header":
                     message = value["summary"]
                     if value.get("parentCommit") not in (None, head):
-                        raise _Refusal(412, "A commit has happened since. Please refresh and try again.")
+                        raise Refusal(412, "A commit has happened since. Please refresh and try again.")
                 elif item["key"] == "file":
                     files[value["path"]] = hub.store(base64.b64decode(value["content"]), lfs=False)
                 elif item["key"] == "lfsFile":
                     if not (hub.root / value["oid"]).exists():
-                        raise _Refusal(400, f"{value['path']} was not uploaded")
+                        raise Refusal(400, f"{value['path']} was not uploaded")
                     files[value["path"]] = hub.describe(value["oid"], lfs=True)
                 elif item["key"] == "deletedFile":
                     if files.pop(value["path"], None) is None:
-                        raise _Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
+                        raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
                 elif item["key"] == "deletedFolder":
                     files = {path: blob for path, blob in files.items() if not path.startswith(value["path"])}
             oid = repo.commit(branch, files, message)

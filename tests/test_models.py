@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hf_score.errors import ModelError
-from hf_score.models import classifier_head, load_model
+from hf_score.models import base_model_id, checkpoint_state, classifier_head, load_model
 
 CLASSES = ["benign", "melanoma"]
 
@@ -87,7 +87,7 @@ def test_timm_model_reloads_with_stock_classes(name, image_size, image, tmp_path
     model, processor, has_head = load_model(name, class_names=CLASSES, image_size=image_size, from_scratch=True)
     assert not has_head
     assert not model.training
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, state_dict=checkpoint_state(model))
     processor.save_pretrained(tmp_path)
     stock, stock_processor = (
         kind.from_pretrained(tmp_path) for kind in (AutoModelForImageClassification, AutoImageProcessor)
@@ -102,6 +102,10 @@ def test_timm_model_reloads_with_stock_classes(name, image_size, image, tmp_path
     again, _, has_head = load_model(tmp_path, class_names=CLASSES)
     assert has_head
     assert same(again.state_dict(), model.state_dict())
+    by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert same(by_timm.state_dict(), model.timm_model.state_dict())
+    assert by_timm.pretrained_cfg["label_names"] == CLASSES
+    assert timm.data.resolve_model_data_config(by_timm)["input_size"][-1] == (image_size or 160)
 
 
 def test_pipeline_loads_the_folder_without_hf_score(image, tmp_path):
@@ -160,6 +164,16 @@ except ModelError as error:
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "saved").timm_model.state_dict()
     for key, value in original.state_dict().items():
         assert torch.equal(loaded[key], value) or key.startswith("fc."), key
+
+
+def test_base_model_is_what_the_hub_knows(vit_folder, monkeypatch):
+    assert base_model_id("google/vit-base-patch16-224") == "google/vit-base-patch16-224"
+    assert base_model_id("resnet18") == "timm/resnet18.a1_in1k"
+    assert base_model_id("timm/test_vit.r160_in1k") == "timm/test_vit.r160_in1k"
+    assert base_model_id("resnet18", from_scratch=True) is None
+    assert base_model_id("resnet18", weights="resnet18.safetensors") is None
+    monkeypatch.chdir(vit_folder.parent.parent)
+    assert base_model_id(f"{vit_folder.parent.name}/{vit_folder.name}") is None
 
 
 # ---- heads ----

@@ -134,7 +134,7 @@ class _Mask(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         hard = (self.scores > 0).to(weight)
-        return weight * (hard + self.scores - self.scores.detach())
+        return weight * (hard + (self.scores - self.scores.detach()))  # the bracket is exactly 0
 
 
 def split_in_two(features: Tensor, labels: Tensor, *, seed: int) -> Tensor:

@@ -12,7 +12,7 @@ from ..errors import SupervisionError
 if TYPE_CHECKING:
     from ..detection import SpuriousSamples
 
-__all__ = ["KINDS", "Supervision"]
+__all__ = ["KINDS", "Supervision", "in_words"]
 
 #: kind → what tables call it, from the least to the most a user has to know.
 KINDS = {
@@ -21,6 +21,11 @@ KINDS = {
     "validation": "groups of a validation set",
     "train_groups": "groups of the training set",
 }
+
+
+def in_words(kinds: Iterable[str]) -> str:
+    """What a method that declares these kinds is told, as tables and cards show it."""
+    return " + ".join(["class labels", *(KINDS[kind] for kind in kinds)])
 
 
 class Supervision:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..base_config import BaseConfig
 from ..base_trainer import BaseTrainer
-from ..baselines import BASELINES, KINDS
+from ..baselines import BASELINES
+from ..baselines.supervision import in_words
 from ..config import SCOREConfig
 from ..errors import HFScoreError
 from ..trainer import SCORETrainer
@@ -30,7 +31,7 @@ class MethodSpec:
     @property
     def supervision(self) -> str:
         """What it is told, as tables show it."""
-        return " + ".join(["class labels", *(KINDS[kind] for kind in self.kinds)])
+        return in_words(self.kinds)
 
 
 def list_methods() -> dict[str, MethodSpec]:

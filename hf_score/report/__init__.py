@@ -5,7 +5,7 @@ Everything here is made from the `results.json` dictionary and images already co
 
 from .card import render_model_card
 from .figures import contact_sheet, group_bars, heatmap_pairs, training_curves
-from .html import write_report
+from .html import render_report, write_report
 from .summary import MethodSummary, Spread, Verdict, judge, render_table, summarise
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "heatmap_pairs",
     "judge",
     "render_model_card",
+    "render_report",
     "render_table",
     "summarise",
     "training_curves",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -26,10 +27,14 @@ DECIDERS = {
 }
 
 
+#: Where the card's template is in a clone; a wheel has it beside the others (`force-include` in pyproject.toml).
+_MODEL_CARDS = Path(__file__).parents[2] / "model_cards"
+
+
 def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2.Environment:
     """The templates of a package; parts of the results that are optional may be missing in them."""
     return jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.FileSystemLoader(_MODEL_CARDS)]),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -41,9 +46,9 @@ def how_decided(results: Mapping[str, Any]) -> str:
     """Who decided on the spurious-positive samples and how many were kept, or that it is not recorded."""
     selection = results.get("selection") or {}
     decided_by = selection.get("decided_by")
-    if not decided_by:
-        return "Who chose the spurious-positive samples is not recorded."
-    text = DECIDERS.get(decided_by, f"Decided by: {decided_by}.")
+    text = "Who chose the spurious-positive samples is not recorded."
+    if decided_by:
+        text = DECIDERS.get(decided_by, f"Decided by: {decided_by}.")
     kept, candidates = selection.get("classes") or {}, selection.get("candidates") or {}
     counts = [
         f"{name}: {count} of {candidates[name]} candidates" if name in candidates else f"{name}: {count}"

@@ -17,7 +17,7 @@ from .figures import group_bars, training_curves
 from .sanitise import sanitise
 from .summary import judge, summarise, table_cells
 
-__all__ = ["write_report"]
+__all__ = ["render_report", "write_report"]
 
 #: Key prefixes of figures, the section they go to, and what a reader who cannot see them is told.
 SECTIONS = {
@@ -32,13 +32,17 @@ PNG_LIMIT = 1_500_000
 def write_report(
     folder: str | Path, results: Mapping[str, Any], figures: Mapping[str, tuple[Image.Image, str]]
 ) -> Path:
-    """Write `folder/index.html`, whole or not at all, and return its path.
+    """Write `folder/index.html`, whole or not at all, and return its path; arguments and errors as `render_report`."""
+    return write_text(Path(folder) / "index.html", render_report(results, figures))
+
+
+def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.Image, str]]) -> str:
+    """The page of a run.
 
     The page needs no other file and makes no request: pictures are data URIs, styles are inside. Bars and curves are
     drawn from `results` where `figures` has none. Local paths and tokens in `results` are not shown.
 
     Args:
-        folder: where the page goes; made if missing.
         results: the content of `results.json` (schema `hf-score/results/1`).
         figures: picture and caption by key. A key that starts with `contact_sheet`, `heatmaps`, `group_bars` or
             `training_curves` (such as `contact_sheet/benign`) goes to that section; others come last.
@@ -92,7 +96,7 @@ def write_report(
         )
     except KeyError as error:
         raise HFScoreError(f"These results have no {error}: write them with this version of hf-score.") from error
-    return write_text(Path(folder) / "index.html", page)
+    return page
 
 
 def _by_name(counts: Any, dataset: Mapping[str, Any]) -> dict[str, int] | None:

@@ -1,18 +1,17 @@
 """`push_run` with the real client against the loopback Hub, and the way back through `pipeline`."""
 
 import json
+import shutil
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import EvalResultEntry, ModelCard, parse_eval_result_entries
+from PIL import Image
 
+from hf_score.cli import main
 from hf_score.errors import HFScoreError
 from hf_score.hub import push_run
 
-PUSH = """
-import sys
-from hf_score.hub import push_run
-print(push_run(sys.argv[1], sys.argv[2], **eval(sys.argv[3] if len(sys.argv) > 3 else "{}")))
-"""
 # Bitwise: the float32 scores in hexadecimal. hf_score = None makes any import of it fail.
 CLASSIFY = """
 import sys
@@ -28,61 +27,142 @@ for model in sys.argv[1:]:
         print(scored["label"], float(scored["score"]).hex())
     print()
 """
+MODEL_FILES = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+ABOUT = {"score_report.json", ".eval_results/hf-score.yaml", "report/index.html"}
+ON_THE_SHEET = "Contact sheet of candidates"
+
+
+def change_results(run_folder, **changes):
+    """Set `dataset` entries of a run's results."""
+    path = run_folder / "results.json"
+    results = json.loads(path.read_text())
+    results["dataset"] |= changes
+    path.write_text(json.dumps(results))
 
 
 def test_pushed_model_gives_identical_logits_without_hf_score(pushed):
-    assert pushed.printed.startswith(f"{pushed.hub.url}/tester/score-vit/commit/")
+    assert pushed.url.startswith(f"{pushed.hub.url}/tester/score-vit/commit/")
     scores = pushed.client(CLASSIFY, pushed.run_folder / "model", pushed.repo_id).stdout.split("\n\n")
     here, there = scores[0].split(), scores[1].split()
     assert here == there
     assert set(there[::2]) == {"benign", "malignant"}
 
 
-def test_push_is_one_commit_of_model_card_results_and_report(pushed):
+def test_push_is_one_commit_of_model_card_results_report_and_pictures(pushed):
     assert pushed.hub.commits(pushed.repo_id) == ["initial commit", "Upload model with hf-score"]
     files = pushed.hub.files(pushed.repo_id)
-    assert set(files) == {
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "preprocessor_config.json",
-        "report/index.html",
-        "results.json",
-    }
+    assert set(files) == MODEL_FILES | ABOUT | {"assets/shortcut-benign.png"}
     assert files["model.safetensors"] == (pushed.run_folder / "model" / "model.safetensors").read_bytes()
+    assert json.loads(files["score_report.json"])["methods"]["score"]["runs"][0]["seed"] == 0
+    assert ON_THE_SHEET in files["report/index.html"].decode()
     card = ModelCard(files["README.md"].decode())
     assert 'pipeline("image-classification", model="tester/score-vit")' in card.content
-    assert {r.metric_type: r.metric_value for r in card.data.eval_results}["worst_group_accuracy"] == 0.5
-    assert json.loads(files["results.json"])["methods"]["score"]["runs"][0]["seed"] == 0
+    assert "](assets/shortcut-benign.png)" in card.content
+
+
+def test_tags_and_results_in_both_forms_of_metadata(pushed):
+    files = pushed.hub.files(pushed.repo_id)
+    card = ModelCard(files["README.md"].decode())
+    base = "facebook/deit-tiny-patch16-224"
+    assert card.data.tags == ["hf-score", "shortcut-mitigation", "score", f"base_model:{base}"]
+    assert (card.data.base_model, card.data.base_model_relation) == (base, "finetune")
+    expected = {"worst_group_accuracy": 0.5, "mean_group_accuracy": 0.75, "accuracy": 0.75}
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == expected
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/hf-score.yaml"]))
+    assert entries[0] == EvalResultEntry(
+        dataset_id="owner/skin",
+        task_id="worst_group_accuracy",
+        value=0.5,
+        date="2026-01-02",
+        notes="test split, seed 0, supervision: class labels + person decisions",
+    )
+    assert {entry.task_id: entry.value for entry in entries} == expected
 
 
 def test_neither_token_nor_local_path_leaves_the_machine(pushed):
+    home = str(pushed.run_folder.parents[1])
     for path in pushed.hub.root.iterdir():
         content = path.read_bytes()
         assert pushed.hub.token.encode() not in content
         assert b"secret" not in content
-        assert str(pushed.run_folder.parent).encode() not in content
+        assert home.encode() not in content
     uploads = [authorization for _, path, authorization in pushed.hub.requests if path.startswith("/_lfs/")]
-    assert uploads == [None]
+    assert uploads
+    assert set(uploads) == {None}
 
 
-def test_own_card_is_kept_and_a_second_push_updates(hub, client, run_folder):
+def test_pictures_carry_no_metadata(pushed):
+    files = pushed.hub.files(pushed.repo_id)
+    path = pushed.hub.root / "picture.png"
+    for name in files:
+        if name.endswith(".png"):
+            path.write_bytes(files[name])
+            with Image.open(path) as image:
+                assert image.info == {}
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("licence", "options", "shown"),
+    [
+        ("CC BY 4.0", {}, True),
+        ("CC BY 4.0", {"publish_images": False}, False),
+        (None, {}, False),
+        ("CC BY-NC 4.0", {}, False),
+        ("CC BY-NC 4.0", {"publish_images": True}, True),
+    ],
+)
+def test_images_are_published_only_where_the_licence_or_the_user_says_so(
+    hub, logged_in, run_folder, licence, options, shown
+):
+    change_results(run_folder, licence=licence)
+    push_run(run_folder, "tester/m", **options)
+    files = hub.files("tester/m")
+    assert any(name.startswith("assets/") for name in files) == shown
+    assert ("](assets/" in files["README.md"].decode()) == shown
+    assert ("Images of the data set are not published here." in files["README.md"].decode()) != shown
+    page = files["report/index.html"].decode()
+    assert (ON_THE_SHEET in page) == shown
+    assert "Bar chart of the accuracies per group" in page
+
+
+def test_several_seeds_publish_the_pictures_of_the_first(hub, logged_in, run_folder):
+    for name in ("candidates", "selection.json"):
+        (run_folder / "seed-0").mkdir(exist_ok=True)
+        shutil.move(run_folder / name, run_folder / "seed-0" / name)
+    push_run(run_folder, "tester/m")
+    assert "assets/shortcut-benign.png" in hub.files("tester/m")
+
+
+def test_a_data_set_that_is_not_on_the_hub_has_model_index_alone(hub, logged_in, run_folder):
+    change_results(run_folder, name="fashion_patch")
+    push_run(run_folder, "tester/m")
+    assert set(hub.files("tester/m")) == MODEL_FILES | ABOUT - {".eval_results/hf-score.yaml"} | {
+        "assets/shortcut-benign.png"
+    }
+
+
+def test_own_card_is_kept_and_a_second_push_updates(hub, logged_in, run_folder):
     card = '---\nlicense: mit\n---\n\nclassifier = pipeline("image-classification", model="{}")\n\n# Mine\n'
     (run_folder / "model" / "README.md").write_text(card.format("USER/one"))
-    client(PUSH, run_folder, "score-vit")  # a name alone goes to the user's own repositories
-    (run_folder / "report" / "index.html").write_text("<title>new</title>")
-    client(PUSH, run_folder, "tester/score-vit")
+    push_run(run_folder, "score-vit")  # a name alone goes to the user's own repositories
+    change_results(run_folder, description="Told apart.")
+    push_run(run_folder, "tester/score-vit")
     files = hub.files("tester/score-vit")
     assert files["README.md"].decode() == card.format("tester/score-vit")
-    assert files["report/index.html"] == b"<title>new</title>"
+    assert json.loads(files["score_report.json"])["dataset"]["description"] == "Told apart."
     assert len(hub.commits("tester/score-vit")) == 3
 
 
-def test_private_repository_and_branch(hub, client, run_folder):
-    client(PUSH, run_folder, "tester/hidden", '{"private": True, "revision": "candidate"}')
+def test_command_line_with_licence_privacy_and_branch(hub, logged_in, run_folder, capsys):
+    words = ["--license", "apache-2.0", "--private", "--revision", "candidate", "--no-publish_images"]
+    assert main(["push", str(run_folder), "--repo_id", "tester/hidden", *words]) == 0
+    assert "/tester/hidden/commit/" in capsys.readouterr().out
     assert hub.repos["model", "tester/hidden"].private
     assert hub.files("tester/hidden") == {}
-    assert "model.safetensors" in hub.files("tester/hidden", "candidate")
+    files = hub.files("tester/hidden", "candidate")
+    assert ModelCard(files["README.md"].decode()).data.license == "apache-2.0"
+    assert set(files) == MODEL_FILES | ABOUT
 
 
 @pytest.mark.parametrize(
@@ -107,6 +187,21 @@ def test_a_token_in_a_file_is_refused_wherever_it_lies(run_folder, place, secret
     assert secret not in str(error.value)
 
 
+@pytest.mark.parametrize("place", ["model/config.json", "report/index.html"])
+@pytest.mark.parametrize("which", ["run", "working folder", "home"])
+def test_a_local_path_in_a_file_is_refused(run_folder, tmp_path, monkeypatch, place, which):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    folder = {
+        "run": (run_folder / place).parent.resolve(),
+        "working folder": tmp_path / "x",
+        "home": tmp_path / "home" / "y",
+    }[which]
+    (run_folder / place).write_text("x" * ((1 << 20) - 8) + f' "{folder}" ')
+    with pytest.raises(HFScoreError, match=f"^{place.removeprefix('model/')} holds the local path /.*: take it out"):
+        push_run(run_folder, "tester/m", token="hf_unused")
+
+
 def test_incomplete_runs(run_folder, tmp_path):
     with pytest.raises(HFScoreError, match="There is no run at"):
         push_run(tmp_path / "nowhere", "tester/m", token="t")
@@ -116,37 +211,3 @@ def test_incomplete_runs(run_folder, tmp_path):
     (run_folder / "model" / "model.safetensors").unlink()
     with pytest.raises(HFScoreError, match="holds no checkpoint"):
         push_run(run_folder, "tester/m", token="t")
-
-
-FAIL = """
-import sys
-from hf_score.errors import HFScoreError
-from hf_score.hub import push_run
-try:
-    push_run(sys.argv[1], sys.argv[2])
-except HFScoreError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(
-    ("repo_id", "environment", "message"),
-    [
-        ("tester/m", {"HF_TOKEN": ""}, "Nobody is logged in to the Hub: run `hf auth login`"),
-        ("tester/m", {"HF_TOKEN": "hf_wrong"}, "The Hub refused the token for tester/m: give one with write access"),
-        ("tester/m", {"HF_HUB_OFFLINE": "1"}, "was not pushed because HF_HUB_OFFLINE is set: unset it"),
-        ("tester/m", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
-        ("a/b/c", {}, "'a/b/c' is not a repository id: give OWNER/NAME"),
-    ],
-)
-def test_one_sentence_for_what_goes_wrong(hub, client, run_folder, repo_id, environment, message):
-    printed = client(FAIL, run_folder, repo_id, **environment).stdout
-    assert message in printed
-    assert printed.count("\n") == 1
-    assert not hub.repos
-
-
-def test_invalid_card_is_refused_before_anything_is_uploaded(hub, client, run_folder):
-    (run_folder / "model" / "README.md").write_text("---\ntags: 3\n---\n")
-    assert "was not pushed (Invalid metadata in README.md)" in client(FAIL, run_folder, "tester/m").stdout
-    assert hub.files("tester/m") == {}

@@ -84,3 +84,8 @@ def test_group_ids_that_do_not_fit_are_refused(groups):
 def test_lengths_that_differ_are_refused():
     with pytest.raises(ValueError, match="give one for each image"):
         group_metrics([0, 1, 1], [0, 1], [0, 1], group_names=NAMES)
+
+
+def test_training_counts_for_other_groups_are_refused():
+    with pytest.raises(ValueError, match="3 training counts for 4 groups; give one for each group"):
+        group_metrics([0, 1], [0, 1], [0, 1], group_names=NAMES, train_group_counts=[1, 2, 3])

@@ -66,6 +66,8 @@ def group_metrics(
         result["worst_group_accuracy"] = known[result["worst_group"]]
     if train_group_counts is not None:
         weights = np.asarray(train_group_counts, dtype=np.float64)
+        if weights.shape != counts.shape:
+            raise ValueError(f"{weights.size} training counts for {counts.size} groups; give one for each group.")
         if weights.any() and not ((counts == 0) & (weights > 0)).any():
             shares = np.array([accuracy or 0.0 for accuracy in per_group])
             result["weighted_accuracy"] = float((weights * shares).sum() / weights.sum())
