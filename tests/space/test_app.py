@@ -80,12 +80,12 @@ def test_without_hf_score_it_still_classifies_and_says_so(monkeypatch):
     shown = " ".join(str(block.value) for block in app.demo.blocks.values() if hasattr(block, "value"))
     assert "Heatmaps are off: hf-score cannot be imported" in shown
     picture = example("shirt, no square (1)")
-    spot, *rest = app.demo.fns[0].fn(picture, app.FOUND, "#d62828", 16, 17, 17, app.OWN_ANSWER)
+    show = next(function.fn for function in app.demo.fns.values() if function.name == "show")
+    spot, *rest = show(picture, app.FOUND, "#d62828", 16, 17, 17, app.OWN_ANSWER)
     assert spot.size == (320, 320)
     for change, without, without_heatmap, with_patch, with_heatmap in (rest[:5], rest[5:]):
         assert change.startswith("With the patch it")
-        assert without == {**without} and max(without, key=without.get) == "shirt"
-        assert set(with_patch) == {"shirt", "pullover"}
+        assert next(iter(without)) == "shirt" and set(with_patch) == {"shirt", "pullover"}
         assert without_heatmap is None and with_heatmap is None
 
 

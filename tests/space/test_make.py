@@ -96,6 +96,15 @@ def test_images_without_a_licence_to_show_them_stay_at_home(make_run, tmp_path, 
     assert SpaceCard.load(folder / "README.md").data.models == ["me/debiased"]
 
 
+def test_it_brings_the_whole_package_but_no_data(make_run, tmp_path):
+    folder = make_space(make_run(dataset="birds"), tmp_path / "space")
+    package = TEMPLATES.parents[1]
+    parts = {p.relative_to(package) for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    brought = {p.relative_to(folder / "hf_score") for p in (folder / "hf_score").rglob("*") if p.is_file()}
+    assert brought == {part for part in parts if part.suffix != ".parquet"}
+
+
+@pytest.mark.slow  # a process that imports everything anew
 def test_it_runs_alone_with_the_package_it_brings(make_run, tmp_path):
     folder = make_space(make_run([WITH_SQUARE]), tmp_path / "space")
     code = "import app, hf_score; print(hf_score.__file__, repr(app.HEATMAPS_OFF), len(app.demo.fns))"
@@ -105,7 +114,7 @@ def test_it_runs_alone_with_the_package_it_brings(make_run, tmp_path):
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [str(folder / "hf_score" / "__init__.py"), "''", "3"]
+    assert result.stdout.split() == [str(folder / "hf_score" / "__init__.py"), "''", "4"]
 
 
 def test_refusals_leave_everything_as_it_was(make_run, tmp_path, capsys):
