@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow clean
+.PHONY: setup demo test test-slow docs docs-serve package-check clean
 
 setup: $(STAMP)
 
@@ -32,5 +32,21 @@ test: setup
 test-slow: setup
 	$(BIN)/pytest -m slow
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'
+	@touch $@
+
+# The sdist, the wheel that is built from it, and what a user has who installs that wheel and nothing else.
+package-check: setup
+	rm -rf dist
+	$(BIN)/uv build --quiet --python $(BIN)/python
+	$(BIN)/python tests/check_package.py dist
+
 clean:
-	rm -rf runs dist
+	rm -rf runs dist site
