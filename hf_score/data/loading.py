@@ -94,9 +94,10 @@ def load_data(
 
     Args:
         name_or_path: A registered benchmark (`list_benchmarks`), a folder that `hf-score build` has made, a Hub id, or
-            a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images and a `metadata.csv` with the columns
-            `file_name` and `label` (numbers from 0, or names), or one sub-folder of images per class; or the folder
-            holds `train.parquet` and so on. Without a test split the validation split is the test split.
+            a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images and
+            a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one sub-folder of
+            images per class; or the folder holds `train.parquet` and so on. Without a test split the validation split
+            is the test split.
         data_dir: For a benchmark: the raw public folder (`hf-score benchmarks NAME` says what has to be in it), or
             one that `hf-score build` has made of it. Default: the Hub, or what is included in the package.
         label_column: Column of the label; default `label`.
