@@ -15,7 +15,7 @@ __all__ = ["on_page_markdown"]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs: put in what `<!-- usage -->`, `<!-- options: module.Class -->`, `<!-- families -->` stand for."""
+    """Called by mkdocs: put in what `<!-- usage -->`, `<!-- options: ... -->`, `<!-- families -->` stand for."""
     markdown = markdown.replace("<!-- usage -->", f"```text\n{USAGE}```")
     markdown = markdown.replace("<!-- families -->", _families())
     return re.sub(r"<!-- options: (\S+)\.(\w+) -->", lambda found: _options(found[1], found[2]), markdown)

@@ -123,7 +123,7 @@ def _families(words: list[str]) -> None:
 
 def _benchmarks(words: list[str]) -> None:
     from .data import list_benchmarks
-    from .data.build import describe, registered
+    from .data.building import describe, registered
 
     for benchmark in [registered(word) for word in words] or list_benchmarks():
         print(describe(benchmark) if words else f"{benchmark.name}\n    {benchmark.description}")
@@ -132,7 +132,7 @@ def _benchmarks(words: list[str]) -> None:
 def _build(words: list[str]) -> None:
     import argparse
 
-    from .data.build import build, recipe_of, registered
+    from .data.building import build, recipe_of, registered
 
     names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
     names.add_argument("name", help="a benchmark, see `hf-score benchmarks`")

@@ -57,7 +57,7 @@ def write_waterbirds(folder: Path, counts: dict[str, tuple[int, ...]] = OFFICIAL
     return folder
 
 
-def write_cub(folder: Path, species: dict[str, tuple[int, int]], *, places: int = 40, images: bool = True) -> Path:
+def write_cub(folder: Path, species: dict[str, tuple[int, int]], *, places: int = 40) -> Path:
     """CUB-200-2011 with so many training and test photographs per species, and so many pictures per Places folder."""
     lines, split = [], []
     for name, counts in species.items():
@@ -65,25 +65,16 @@ def write_cub(folder: Path, species: dict[str, tuple[int, int]], *, places: int 
             file, number = f"{name}/{name.split('.')[1]}_{i:04d}.jpg", len(lines) + 1
             lines.append(f"{number} {file}")
             split.append(f"{number} {int(i < counts[0])}")
-            mask = folder / "segmentations" / Path(file).with_suffix(".png")
-            if images:
-                noise(folder / "CUB_200_2011" / "images" / file, seed=number)
-                disc(mask, (10, 5, 30, 25))
-            else:
-                mask.parent.mkdir(parents=True, exist_ok=True)
-                mask.touch()
-    (folder / "CUB_200_2011").mkdir(parents=True, exist_ok=True)
+            noise(folder / "CUB_200_2011" / "images" / file, seed=number)
+            disc(folder / "segmentations" / Path(file).with_suffix(".png"), (10, 5, 30, 25))
     (folder / "CUB_200_2011" / "images.txt").write_text("\n".join(lines) + "\n")
     (folder / "CUB_200_2011" / "train_test_split.txt").write_text("\n".join(split) + "\n")
     greys = {"b/bamboo_forest": 40, "f/forest/broadleaf": 80, "o/ocean": 160, "l/lake/natural": 220}
     for place, grey in greys.items():
         (folder / "places365" / "data_large" / place).mkdir(parents=True)
         for i in range(places):
-            path = folder / "places365" / "data_large" / place / f"{i:08d}.jpg"
-            if images:
-                Image.new("RGB", (64, 50), (grey, grey, grey)).save(path)
-            else:
-                path.touch()
+            picture = Image.new("RGB", (64, 50), (grey, grey, grey))
+            picture.save(folder / "places365" / "data_large" / place / f"{i:08d}.jpg")
     return folder
 
 

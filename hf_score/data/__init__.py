@@ -6,7 +6,7 @@ Nothing here knows of models or of explanations.
 """
 
 from hf_score.data.benchmarks import Benchmark, list_benchmarks
-from hf_score.data.build import build
+from hf_score.data.building import build
 from hf_score.data.loading import ImageData, dataset_fingerprint, load_data
 from hf_score.data.pixels import ImageCollator, PixelDataset, preprocess, resize_mask, to_rgb, viewable
 from hf_score.data.regions import Regions

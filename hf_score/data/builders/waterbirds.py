@@ -21,7 +21,7 @@ from PIL import ImageOps
 from hf_score.data.builders.base import FolderBuilder, encoded, numbered, on_disk, open_image
 from hf_score.errors import DataError
 
-__all__ = ["Waterbirds", "WaterbirdsConfig", "compose"]
+__all__ = ["Waterbirds", "WaterbirdsConfig", "compose", "draw"]
 
 SPLITS = ("train", "validation", "test")
 #: Seabirds and waterfowl: a species is a water bird if its name has one of these in it.
@@ -140,57 +140,77 @@ class Waterbirds(FolderBuilder):
                 }
 
     def _drawn(self) -> list[dict[str, Any]]:
-        """Split, place and background of every bird, drawn anew."""
-        cub, rng = self.folder / "CUB_200_2011", np.random.default_rng(self.config.seed)
-        if not 0 <= self.config.correlation <= 1:
-            raise DataError(f"correlation is {self.config.correlation}: give a share from 0 to 1.")
+        """All birds of CUB, with split, place and background drawn anew."""
+        cub = self.folder / "CUB_200_2011"
         masks, in_train = self._segmentations(), dict(_table(cub / "train_test_split.txt"))
-        rows = []
+        birds = []
         for img_id, name in _table(cub / "images.txt"):
             if (mask := masks.get(name.rsplit(".", 1)[0])) is None:
                 raise DataError(
                     f"There is no segmentation of '{name}'; put CUB's segmentations/ into '{self.folder}'."
                 )
             species = name.split("/")[0].split(".")[-1].lower()
-            rows.append(
+            birds.append(
                 {
                     "img_id": int(img_id),
                     "img_filename": name,
                     "name": name,
                     "label": int(any(bird in species for bird in WATER_BIRDS)),
-                    "spurious": 0,
                     "split": 0 if in_train[img_id] == "1" else 2,
                     "bird_path": f"{cub}/images/{name}",
                     "mask_path": mask,
                 }
             )
+        pictures = [
+            [(f"/{name[0]}/{name}/{path.name}", str(path)) for name in names for path in _pictures(self.folder, name)]
+            for names in PLACES
+        ]
+        return draw(birds, pictures, self.config.correlation, np.random.default_rng(self.config.seed))
 
-        held = VALIDATION_IMAGES.get(self.config.correlation, VALIDATION_IMAGES[0.95])
-        for label in (0, 1):
-            train = [row for row in rows if row["label"] == label and row["split"] == 0]
-            count = round(len(train) * held[label] / TRAIN_IMAGES[label])
-            for place in rng.choice(len(train), count, replace=False):
-                train[place]["split"] = 1
-            for split in (0, 1, 2):
-                own = [row for row in rows if row["label"] == label and row["split"] == split]
-                on_water = 0.5
-                if split == 0:
-                    on_water = self.config.correlation if label == 1 else 1 - self.config.correlation
-                for place in rng.choice(len(own), round(on_water * len(own)), replace=False):
-                    own[place]["spurious"] = 1
 
-        for place, names in enumerate(PLACES):
-            own = [row for row in rows if row["spurious"] == place]
-            pictures = [(name, path) for name in names for path in sorted(_place(self.folder, name).glob("*.jpg"))]
-            if len(pictures) < len(own):
-                raise DataError(
-                    f"{len(own)} birds go on pictures of {' and '.join(names)}, but there are only {len(pictures)} of "
-                    f"those under '{self.folder}'; add the Places folders whole."
-                )
-            for row, i in zip(own, rng.permutation(len(pictures)), strict=False):
-                name, path = pictures[i]
-                row["place_filename"], row["place_path"] = f"/{name[0]}/{name}/{path.name}", str(path)
-        return rows
+def draw(
+    birds: list[dict[str, Any]],
+    pictures: list[list[tuple[str, str]]],
+    correlation: float,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Which training birds are for validation, which birds are on water, and on which picture each is.
+
+    Args:
+        birds: rows with `label` and `split`, 0 for CUB's training images and 2 for its test images.
+        pictures: name and file of the pictures of land and of water.
+        correlation: share of each class's training images on its own kind of background; half elsewhere.
+        rng: for all draws.
+
+    Returns:
+        The rows with `split`, `spurious`, `place_filename` and `place_path`.
+    """
+    if not 0 <= correlation <= 1:
+        raise DataError(f"correlation is {correlation}: give a share from 0 to 1.")
+    rows = [{**bird, "spurious": 0} for bird in birds]
+    held = VALIDATION_IMAGES.get(correlation, VALIDATION_IMAGES[0.95])
+    for label in (0, 1):
+        train = [row for row in rows if row["label"] == label and row["split"] == 0]
+        count = round(len(train) * held[label] / TRAIN_IMAGES[label])
+        for place in rng.choice(len(train), count, replace=False):
+            train[place]["split"] = 1
+        for split in (0, 1, 2):
+            own = [row for row in rows if row["label"] == label and row["split"] == split]
+            on_water = 0.5
+            if split == 0:
+                on_water = correlation if label == 1 else 1 - correlation
+            for place in rng.choice(len(own), round(on_water * len(own)), replace=False):
+                own[place]["spurious"] = 1
+    for spurious, names in enumerate(PLACES):
+        own = [row for row in rows if row["spurious"] == spurious]
+        if len(pictures[spurious]) < len(own):
+            raise DataError(
+                f"{len(own)} birds go on pictures of {' and '.join(names)}, but there are only "
+                f"{len(pictures[spurious])} of those; add the Places folders whole."
+            )
+        for row, i in zip(own, rng.permutation(len(pictures[spurious])), strict=False):
+            row["place_filename"], row["place_path"] = pictures[spurious][i]
+    return rows
 
 
 def compose(bird: PILImage.Image, mask: PILImage.Image, place: PILImage.Image) -> PILImage.Image:
@@ -202,6 +222,10 @@ def _place(folder: Path, name: str) -> Path:
     """The folder of a Places category; where there is none, where it should be."""
     candidates = [folder / root / sub for root in PLACES_ROOTS for sub in (f"{name[0]}/{name}", name)]
     return next((path for path in candidates if path.is_dir()), candidates[0])
+
+
+def _pictures(folder: Path, name: str) -> list[Path]:
+    return sorted(_place(folder, name).glob("*.jpg"))
 
 
 def _table(path: Path) -> list[list[str]]:

@@ -30,20 +30,21 @@ def test_counts(raw):
     assert {row["grade"] for rows in without.values() for row in rows} == {0, 2, 3, 4}
 
 
-def test_the_official_counts_are_those_of_chen_et_al(tmp_path):
-    """The numbers of images per grade, of empty files: no image is opened to plan."""
+def test_the_official_counts_are_those_of_chen_et_al(raw):
+    """From the numbers of images per grade."""
     grades = {
         "train": (2286, 1046, 1516, 757, 173),
         "val": (328, 153, 212, 106, 27),
         "test": (639, 296, 447, 223, 51),
     }
-    for split, counts in grades.items():
-        for grade, count in enumerate(counts):
-            (tmp_path / split / str(grade)).mkdir(parents=True)
-            for i in range(count):
-                (tmp_path / split / str(grade) / f"{i}.png").touch()
+
+    class Listed(Knee):
+        def _grade(self, split, grade):
+            row = {"path": "", "grade": grade, "label": int(grade >= 2), "spurious": 0}
+            return [{**row, "name": f"{grade}/{i}.png"} for i in range(grades[split][grade])]
+
     official = next(b.counts for b in list_benchmarks() if b.name == "knee_markers")
-    assert counts_of(Knee(tmp_path).plan()) == {split: list(counts) for split, counts in official.items()}
+    assert counts_of(Listed(raw).plan()) == {split: list(counts) for split, counts in official.items()}
 
 
 def test_the_mask_is_what_has_changed(raw):

@@ -11,7 +11,7 @@ from raw_folders import OFFICIAL_95, content, write_csv, write_cub, write_waterb
 
 from hf_score.data import build, load_data
 from hf_score.data.builders import Waterbirds
-from hf_score.data.builders.waterbirds import compose
+from hf_score.data.builders.waterbirds import compose, draw
 from hf_score.data.sources import counts_of
 from hf_score.errors import DataError
 
@@ -102,15 +102,19 @@ def test_a_folder_that_is_neither(tmp_path):
         load_data("waterbirds_95", data_dir=tmp_path / "none")
 
 
-def test_the_generator_on_all_of_cub_has_the_official_counts(tmp_path):
-    """CUB has 4615 + 4510 land birds and 1379 + 1284 water birds; no image is opened to plan."""
-    species = {"009.Brewer_Blackbird": (4615, 4510), "071.Long_tailed_Jaeger": (1379, 1284)}
-    folder = write_cub(tmp_path, species, places=4000, images=False)
-    plan = Waterbirds(folder).plan()
-    assert counts_of(plan) == {split: list(counts) for split, counts in OFFICIAL_95.items()}
-    used = [row["place_filename"] for rows in plan.values() for row in rows]
-    assert len(set(used)) == len(used) == 11788
-    full = counts_of(Waterbirds(folder, correlation=1.0).plan())
+def test_a_draw_on_all_of_cub_has_the_official_counts():
+    """CUB has 4615 + 4510 land birds and 1379 + 1284 water birds."""
+    cub = {(0, 0): 4615, (0, 2): 4510, (1, 0): 1379, (1, 2): 1284}
+    birds = [{"label": label, "split": split} for (label, split), count in cub.items() for _ in range(count)]
+    pictures = [[(f"/{kind}/{i}.jpg", "") for i in range(8000)] for kind in ("land", "water")]
+
+    def counts(correlation):
+        rows = draw(birds, pictures, correlation, np.random.default_rng(0))
+        assert len({row["place_filename"] for row in rows}) == 11788
+        return counts_of({name: [r for r in rows if r["split"] == i] for i, name in enumerate(OFFICIAL_95)})
+
+    assert counts(0.95) == {split: list(groups) for split, groups in OFFICIAL_95.items()}
+    full = counts(1.0)
     assert (full["train"], full["test"]) == ([3694, 0, 0, 1101], [2255, 2255, 642, 642])
 
 
