@@ -92,46 +92,38 @@ def load_data(
 ) -> ImageData:
     """Load and check a data set.
 
-        Args:
-    <<<<<<< HEAD
-            name_or_path: A registered benchmark (`list_benchmarks`), a folder that `hf-score build` has made, a Hub id,
-                or a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images
-                and a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one
-                sub-folder of images per class; or the folder holds `train.parquet` and so on. Without a test split the
-                validation split is the test split.
-    =======
-            name_or_path: A registered benchmark (`list_benchmarks`), a folder that `hf-score build` has made, a Hub id, or
-                a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images and
-                a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one sub-folder of
-                images per class; or the folder holds `train.parquet` and so on. Without a test split the validation split
-                is the test split.
-    >>>>>>> data
-            data_dir: For a benchmark: the raw public folder (`hf-score benchmarks NAME` says what has to be in it), or
-                one that `hf-score build` has made of it. Default: the Hub, or what is included in the package.
-            label_column: Column of the label; default `label`.
-            spurious_column: Column of the spurious attribute, 0, 1, ...; default `spurious`, may be absent.
-            group_column: Column of the group; default `group`, may be absent: then the group is
-                `label * number of attribute values + attribute`.
-            class_names: Names of the classes where labels are numbers, or their order where labels are names (default:
-                sorted).
-            held_out: Share of the training images of each class set aside for choosing models without group labels.
-            seed: Seed of that split and of `num_train`.
-            masks: Where each image's region of the spurious attribute is: a column of images or of file names; a folder
-                with `<split>/<image>.png`, `<image>_patch.png` or `<image>_mask.png`; or a pattern such as
-                `masks/{split}/{bird_id}_bird.png`, filled in with `split`, `stem` and the metadata columns. White is
-                inside. An image without a mask has no region.
-            invert_masks: The masks show the object, and the region is the rest.
-            drop_minority: Leave out the training rows with `minority` = 1.
-            num_train: Keep only about so many training images, drawn per class.
-            verify: Decode every image once, so that a broken file is found now. Training images that cannot be read are
-                listed in `ImageData.unreadable` and left out; in the other splits they are errors.
-            strict: Make them errors in the training split too.
-            revision: Revision of a Hub data set.
-            with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels.
-            check_counts: A benchmark has to have its official number of images in every split and group.
+    Args:
+        name_or_path: A registered benchmark (`list_benchmarks`), a folder that `hf-score build` has made, a Hub id, or
+            a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images and
+            a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one sub-folder of
+            images per class; or the folder holds `train.parquet` and so on. Without a test split the validation split
+            is the test split.
+        data_dir: For a benchmark: the raw public folder (`hf-score benchmarks NAME` says what has to be in it), or
+            one that `hf-score build` has made of it. Default: the Hub, or what is included in the package.
+        label_column: Column of the label; default `label`.
+        spurious_column: Column of the spurious attribute, 0, 1, ...; default `spurious`, may be absent.
+        group_column: Column of the group; default `group`, may be absent: then the group is
+            `label * number of attribute values + attribute`.
+        class_names: Names of the classes where labels are numbers, or their order where labels are names (default:
+            sorted).
+        held_out: Share of the training images of each class set aside for choosing models without group labels.
+        seed: Seed of that split and of `num_train`.
+        masks: Where each image's region of the spurious attribute is: a column of images or of file names; a folder
+            with `<split>/<image>.png`, `<image>_patch.png` or `<image>_mask.png`; or a pattern such as
+            `masks/{split}/{bird_id}_bird.png`, filled in with `split`, `stem` and the metadata columns. White is
+            inside. An image without a mask has no region.
+        invert_masks: The masks show the object, and the region is the rest.
+        drop_minority: Leave out the training rows with `minority` = 1.
+        num_train: Keep only about so many training images, drawn per class.
+        verify: Decode every image once, so that a broken file is found now. Training images that cannot be read are
+            listed in `ImageData.unreadable` and left out; in the other splits they are errors.
+        strict: Make them errors in the training split too.
+        revision: Revision of a Hub data set.
+        with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels.
+        check_counts: A benchmark has to have its official number of images in every split and group.
 
-        Raises:
-            DataError: For everything that is wrong with the data set; the message names the cause and the fix.
+    Raises:
+        DataError: For everything that is wrong with the data set; the message names the cause and the fix.
     """
     name = os.fspath(name_or_path)
     source = read_source(
