@@ -50,7 +50,7 @@ def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
         rows["_by"] = [row.get("validation", 0.0) for row in best]
     else:
         rows["_by"] = rows["selection"].astype(float).fillna(0.0)
-    rows = rows.sort_values("_by", kind="stable")
+    rows = rows.sort_values(["_by", "key"])  # of equals always the same one
     return rows.groupby(["set", "model", "name", "seed"], sort=False).tail(1).drop(columns="_by").sort_index()
 
 

@@ -65,12 +65,12 @@ def fields(folder, epochs=6):
     }
 
 
-def fit(name, folder, *, model=None, epochs=6, **changes):
+def fit(name, folder, *, model=None, epochs=6, train=TRAIN, **changes):
     kind = BASELINES[name]
     trainer = kind(
         model or tiny.tiny_vit(),
         kind.config_class(**fields(folder, epochs), **changes),
-        train_dataset=bare(TRAIN),
+        train_dataset=bare(train),
         eval_dataset=bare(HELD_OUT),
         supervision=Supervision(train_groups=GROUPS, validation=VALIDATION),
         reference_model=EARLY if kind.reference else None,
@@ -144,9 +144,10 @@ def test_subsampling_takes_as_many_of_every_group(tmp_path):
 
 
 def test_jtts_error_set_is_richer_in_the_minority_and_drawn_more_often(tmp_path):
-    trainer = fit("jtt", tmp_path, epochs=1, jtt_upweight=7.0)
-    errors = trainer.error_set()
-    assert MINORITY[errors].float().mean() > 3 * MINORITY.float().mean()
+    data = biased(192, minority=0.08, seed=0, edge_strength=0.0)
+    trainer = fit("jtt", tmp_path, epochs=1, train=data, jtt_upweight=7.0)
+    errors, minority = trainer.error_set(), data.group % 2 != data.labels
+    assert minority[errors].float().mean() > 3 * minority.float().mean()
     assert torch.equal(trainer.sample_weights(), torch.where(errors, 7.0, 1.0).double())
 
 

@@ -149,7 +149,7 @@ def test_a_grid_is_chosen_from_by_the_label_free_estimate_or_by_an_oracle():
             {"worst_group_accuracy": wga, "accuracy": 0.5, "mean_group_accuracy": 0.5, "weighted_accuracy": 0.5}
         ]
         history[0]["validation"] = validation
-        names = {"set": "s", "model": "m", "name": "n", "seed": 0}
+        names = {"set": "s", "model": "m", "name": "n", "seed": 0, "key": str(wga)}
         return {**names, "selection": selection, "worst_group_accuracy": wga, "history": json.dumps(history)}
 
     rows = pd.DataFrame([run(0.9, 0.1, 0.2), run(0.8, 0.6, 0.7)])
