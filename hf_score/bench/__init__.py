@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ..errors import HFScoreError
 from ..files import write_bytes, write_text
-from .methods import find_method, list_methods
+from .methods import METHODS, find_method
 from .plan import Cell, Plan
 from .runner import run_plan
 from .store import Store
 from .tables import document
 
-__all__ = ["Cell", "Plan", "Store", "find_method", "list_methods", "run_plan", "write_tables"]
+__all__ = ["METHODS", "Cell", "Plan", "Store", "find_method", "run_plan", "write_tables"]
 
 
 def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
