@@ -48,7 +48,6 @@ HELD_OUT = biased(96, minority=0.08, seed=1)
 VALIDATION = biased(96, minority=0.5, seed=2)
 TEST = biased(128, minority=0.5, seed=3)
 GROUPS = dict(zip(TRAIN.idx.tolist(), TRAIN.group.tolist(), strict=True))
-MINORITY = TRAIN.group % 2 != TRAIN.labels
 
 
 def fields(folder, epochs=6):
@@ -162,9 +161,10 @@ def test_lff_weights_what_the_biased_model_finds_harder(tmp_path):
 
 
 def test_lff_weighs_the_minority_more(tmp_path):
-    trainer = fit("lff", tmp_path, epochs=4)
-    weights = trainer._difficulty(TRAIN.idx, trainer._losses)
-    assert weights[MINORITY].mean() > weights[~MINORITY].mean()
+    data = biased(192, minority=0.08, seed=0, edge_strength=0.0)
+    trainer = fit("lff", tmp_path, epochs=8, train=data)
+    weights, minority = trainer._difficulty(data.idx, trainer._losses), data.group % 2 != data.labels
+    assert weights[minority].mean() > weights[~minority].mean()
 
 
 def test_generalised_cross_entropy_has_the_papers_gradient():

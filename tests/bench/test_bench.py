@@ -176,6 +176,13 @@ def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
     }
 
 
+def test_rows_of_runs_that_the_plan_no_longer_has_stay_out_of_the_tables(bench, tmp_path):
+    plan = Plan(write_plan(tmp_path, methods=PLAN["methods"][:1]))
+    text = (write_tables(plan, Store(bench / "plan.parquet"), tmp_path / "tables") / "tables.md").read_text()
+    assert "| ERM |" in text
+    assert "| SCORE |" not in text
+
+
 def test_tables_do_not_depend_on_the_order_of_rows(bench):
     rows = pd.read_parquet(bench / "plan.parquet")
     plan = Plan(bench / "plan.yaml")
