@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 
-from .errors import HFScoreError
+from .errors import HFScoreError, first_line
 from .metrics import worst_group_accuracy
 from .report import render_report
 from .report.card import PICTURES_MARK, PLACEHOLDER_OWNER, eval_results_yaml, picture_markdown, render_model_card
@@ -34,6 +33,7 @@ __all__ = [
     "OPEN_LICENCES",
     "check_checkpoint",
     "explained",
+    "is_open_licence",
     "push_checkpoint",
     "push_files",
     "push_metric",
@@ -209,8 +209,8 @@ def explained(repo_id: str) -> Iterator[None]:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         # The client wraps what an upload of a large file raises.
-        wraps = isinstance(error, RuntimeError) and isinstance(error.__cause__, HTTPError)
-        raise HFScoreError(_reason(error.__cause__ if wraps else error, repo_id)) from error
+        cause = error.__cause__ if isinstance(error, RuntimeError) else None
+        raise HFScoreError(_reason(cause if isinstance(cause, HTTPError) else error, repo_id)) from error
 
 
 def _run_operations(
@@ -227,7 +227,7 @@ def _run_operations(
     }
     results = _read_results(results_file) if results_file.is_file() else None
     if publish_images is None:
-        publish_images = results is not None and _is_open(results["dataset"].get("licence"))
+        publish_images = results is not None and is_open_licence(results["dataset"].get("licence"))
     assets = _assets(run_folder, results) if publish_images else {}
     files |= {f"assets/{name}": content for name, (content, _) in assets.items()}
     if page.is_file() and results is not None:
@@ -279,23 +279,23 @@ def _finish_card(card: str, repo_id: str, license: str | None, pictures: Mapping
 def _assets(run_folder: Path, results: Mapping[str, Any] | None) -> dict[str, tuple[bytes, str]]:
     """Name → PNG and caption of the card's pictures. With several seeds the checkpoint is the first one's."""
     from .report.assets import card_pictures  # reads candidates, for which torch is loaded
+    from .report.figures import png_bytes
 
     seeds = (results or {}).get("seeds") or [0]
     folder = run_folder if (run_folder / "candidates").is_dir() else run_folder / f"seed-{seeds[0]}"
     assets = {}
     for name, (picture, caption) in card_pictures(folder).items():
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        assets[name] = (buffer.getvalue(), caption)
+        assets[name] = (png_bytes(picture), caption)
     return assets
-
-
-def _is_open(licence: str | None) -> bool:
-    return (licence or "").lower().replace(" ", "-") in OPEN_LICENCES
 
 
 def _operations(files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
     return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+
+
+def is_open_licence(licence: str | None) -> bool:
+    """Whether images under this licence, as a data set names it, may be published: it is one of `OPEN_LICENCES`."""
+    return (licence or "").lower().replace(" ", "-") in OPEN_LICENCES
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -346,7 +346,7 @@ def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[str]:
     return sorted(specific | ({f"{Path.home()}/"} - {"//"}))
 
 
-def _reason(error: BaseException | None, repo_id: str) -> str:
+def _reason(error: BaseException, repo_id: str) -> str:
     """One sentence for what was raised: what failed, and what to do."""
     if isinstance(error, OfflineModeIsEnabled):
         return f"{repo_id} was not pushed because HF_HUB_OFFLINE is set: unset it and repeat the command."
@@ -354,7 +354,7 @@ def _reason(error: BaseException | None, repo_id: str) -> str:
         return f"{repo_id!r} is not a repository id: give OWNER/NAME in letters, digits, '-', '_' and '.'."
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        said = _first_line(error.server_message or f"status {status}")
+        said = first_line(error.server_message or f"status {status}")
         if status == 401 or isinstance(error, RepositoryNotFoundError):
             return (
                 f"The Hub refused the token for {repo_id}: give one with write access to it (`hf auth login` or "
@@ -370,15 +370,10 @@ def _reason(error: BaseException | None, repo_id: str) -> str:
         return f"The Hub did not accept {repo_id} ({said}): repeat the command, or correct what it names."
     if isinstance(error, HTTPError | ConnectionError):
         return (
-            f"{HfApi().endpoint} cannot be reached ({_first_line(error)}): connect to the network and repeat the "
+            f"{HfApi().endpoint} cannot be reached ({first_line(error)}): connect to the network and repeat the "
             "command."
         )
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     if full or "No space left" in str(error):  # safetensors has an error of its own
         return f"{repo_id} was not pushed because the disk is full: free some space and repeat the command."
-    return f"{repo_id} was not pushed ({_first_line(error)}): correct it and repeat the command."
-
-
-def _first_line(text: object) -> str:
-    lines = str(text).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(text).__name__
+    return f"{repo_id} was not pushed ({first_line(error)}): correct it and repeat the command."
