@@ -45,7 +45,7 @@ def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2
     return templates
 
 
-def fold(command: str, width: int = 100) -> str:
+def fold(command: str, width: int = 88) -> str:
     r"""A long command line over several, broken before options, that a shell still reads as the same one.
 
     >>> print(fold("train --data 'my  images' --rate 2e-3", width=24))

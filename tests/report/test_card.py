@@ -159,4 +159,4 @@ def test_a_long_command_is_folded_into_the_same_command(results):
     card = render_model_card(results, model_name="m")
     (shown,) = re.findall(r"```bash\n(.*?)\n```", card, re.DOTALL)
     assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command)
-    assert max(len(line) for line in shown.splitlines()) <= 100
+    assert max(len(line) for line in shown.splitlines()) <= 88
