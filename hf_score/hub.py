@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token
 from huggingface_hub.errors import (
@@ -381,7 +382,7 @@ def _refuse_secrets(operations: Sequence[CommitOperationAdd], token: str) -> Non
             )
     tokens = re.compile(re.escape(token.encode()) + b"|" + TOKEN_PATTERN.encode())
     folders = _local_folders(operations)
-    paths = re.compile(b"|".join(re.escape(folder.encode()) for folder in folders)) if folders else None
+    paths = re.compile(b"|".join(map(re.escape, folders))) if folders else None
     overlap = max([256, len(token), *map(len, folders)])
     for operation in operations:
         name, tail = operation.path_in_repo, b""
@@ -395,13 +396,15 @@ def _refuse_secrets(operations: Sequence[CommitOperationAdd], token: str) -> Non
                 tail = window[-overlap:]
 
 
-def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[str]:
-    """Home, working folder and the folders that files come from, as they would be found in a text."""
+def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[bytes]:
+    """Home, working folder and the folders that files come from, as text, JSON and addresses spell them."""
     sources = [operation.path_or_fileobj for operation in operations]
     folders = {Path(source).resolve().parent for source in sources if isinstance(source, str | Path)}
     # Folders right below the root are common to many machines, and their names to many texts.
     specific = {str(folder) for folder in {*folders, Path.cwd(), Path.home()} if len(folder.parts) > 2}
-    return sorted(specific | ({f"{Path.home()}/"} - {"//"}))
+    specific |= {f"{Path.home()}/"} - {"//"}
+    spelt = {way for folder in specific for way in (folder, json.dumps(folder)[1:-1], quote(folder))}
+    return sorted(way.encode() for way in spelt)
 
 
 def _reason(error: BaseException, repo_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The cards in `model_cards/`: what the template makes of the results beside them; and `hf-score card`, which writes them."""
+"""The cards in `model_cards/`, made of the results beside them; and `hf-score card`, which writes such folders."""
 
 import json
 import os
