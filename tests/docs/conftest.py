@@ -1,4 +1,4 @@
-"""What the pages call `path/to/data`, `path/to/checkpoint`, `runs/mine` and so on, tiny, and a reader who has it all."""
+"""What the pages call `path/to/data`, `path/to/checkpoint`, `runs/mine` and so on, tiny, and a reader's folder."""
 
 from __future__ import annotations
 

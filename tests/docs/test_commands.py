@@ -140,7 +140,7 @@ def check(words: list[str], *, fragment: bool = False) -> None:
 
 
 def check_fragment(words: list[str]) -> None:
-    """A command in running text may leave out what is required, but names no step, script or option that is not there."""
+    """A command in running text may leave out what is required, but names nothing that is not there."""
     options = [word for word in words[2:] if word.startswith("-")]
     if words[0] == "hf-score":
         assert f"\n  {words[1]} " in USAGE, f"there is no step {words[1]!r}"
@@ -192,11 +192,10 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 @pytest.mark.parametrize("page", sorted({command.page for command in WHOLE}))
 def test_the_commands_of_a_page_run(page, reader, prepared, hub):
     (reader / "examples").symlink_to(ROOT / "examples")
+    finished = prepared / "runs" / "mine"
     for command in WHOLE:
         if command.page == page and (page, command.text) not in NOT_RUN:
-            execute(
-                [STANDS_FOR.get(word, word) for word in command.words], finished=prepared / "runs" / "mine", hub=hub
-            )
+            execute([STANDS_FOR.get(word, word) for word in command.words], finished=finished, hub=hub)
 
 
 def execute(words: list[str], *, finished: Path, hub: HubServer) -> None:
