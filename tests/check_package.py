@@ -99,7 +99,7 @@ def check_installed(wheel: Path, work: Path) -> None:
     for step in ("run", "review", "push", "push-metric", "bench", "space"):
         assert "usage: " in call(bin_folder / "hf-score", step, "--help")
     call(bin_folder / "hf-score", "families")
-    assert "| SCORE" in call(bin_folder / "hf-score", "run", *RUN).replace("**", "")
+    assert "worst group" in call(bin_folder / "hf-score", "run", *RUN)
     call(bin_folder / "hf-score", "review", "run", "--export", "review.html")
     call(bin_folder / "hf-score", "space", "run", "--output_dir", "space")
     made = ["run/model/README.md", "run/report/index.html", "review.html", "space/app.py", "space/README.md"]

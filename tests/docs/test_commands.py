@@ -124,9 +124,9 @@ def check(words: list[str], *, fragment: bool = False) -> None:
         assert all((ROOT / path).exists() for path in words[1:]), words
     elif program in ("accelerate", "torchrun"):
         parser = launch_command_parser() if program == "accelerate" else get_args_parser()
-        launched = parser.parse_args(words[2:] if program == "accelerate" else words[1:])
-        if launched.training_script:
-            check(["python", launched.training_script, *launched.training_script_args], fragment=fragment)
+        script = ["examples/run_score.py"] if fragment else []  # which running text may leave out
+        launched = parser.parse_args([*words[2 if program == "accelerate" else 1 :], *script])
+        check(["python", launched.training_script, *launched.training_script_args], fragment=fragment)
     elif (program == "hf-score" and first in ("families", "benchmarks")) or first.isupper():
         assert first in ("families", "benchmarks", "STEP"), words
     else:
