@@ -39,6 +39,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "make test"): "runs this test",
     ("CONTRIBUTING.md", "make test-slow"): "runs this test",
     ("CONTRIBUTING.md", "make docs"): "the job `docs` of .github/workflows/ci.yml",
+    ("CONTRIBUTING.md", "make package-check"): "the job `package` of .github/workflows/ci.yml",
     ("docs/bench.md", "hf-score bench benchmarks/main.yaml --data DATA --workers 2"): (
         "needs the public image sets, and days; tests/bench runs a plan"
     ),
