@@ -83,24 +83,27 @@ def check_installed(wheel: Path, work: Path) -> None:
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     outside |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "home"), "PYTHONNOUSERSITE": "1"}
 
-    def call(*command: object) -> str:
+    def call(*command: object, status: int = 0) -> str:
         print("$", *[str(word) for word in command if word is not IMPORTS], flush=True)
         done = subprocess.run(
             [str(w) for w in command], cwd=work, env=outside, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stderr if status else done.stdout
 
     call(sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, work / "venv")
-    call(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", bin_folder / "python", wheel)
+    install = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", bin_folder / "python")
+    call(*install, wheel)
     call(sys.executable, "-m", "uv", "pip", "check", "--quiet", "--python", bin_folder / "python")
     print(call(bin_folder / "python", "-c", IMPORTS), end="")
     assert "usage: hf-score STEP" in call(bin_folder / "hf-score", "--help")
-    for step in ("run", "review", "push", "push-metric", "bench", "space"):
-        assert "usage: " in call(bin_folder / "hf-score", step, "--help")
     call(bin_folder / "hf-score", "families")
     assert "worst group" in call(bin_folder / "hf-score", "run", *RUN)
     call(bin_folder / "hf-score", "review", "run", "--export", "review.html")
+    needs = "pip install 'hf-score[review]'"
+    assert needs in call(bin_folder / "hf-score", "space", "run", "--output_dir", "space", status=2)
+    assert needs in call(bin_folder / "hf-score", "review", "run", "--no_browser", "--port", "0", status=2)
+    call(*install, f"hf-score[review] @ {wheel.as_uri()}")
     call(bin_folder / "hf-score", "space", "run", "--output_dir", "space")
     made = ["run/model/README.md", "run/report/index.html", "review.html", "space/app.py", "space/README.md"]
     assert all((work / name).is_file() for name in made), made
