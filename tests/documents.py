@@ -16,6 +16,47 @@ QUICK = [
 ]
 PROGRAMS = ("hf-score", "accelerate launch", "torchrun", "python", "make", "pip", ".venv/bin/")
 
+#: The one list of what is not run: (page, command or first line that is no import) → why. The options of these
+#: commands and the arguments of these calls are checked like all others'.
+NOT_RUN = {
+    ("docs/benchmarks.md", 'load_data("waterbirds_95")  # from the Hub'): (
+        "needs the Hub and the official files; tests/data has both in small"
+    ),
+    ("docs/benchmarks.md", 'stream = stream_train("waterbirds_95", data_dir="path/to/raw/files")'): (
+        "needs the official files; tests/data/test_streaming.py has them in small"
+    ),
+    ("README.md", "make test"): "runs this test",
+    ("CONTRIBUTING.md", "make setup"): "made the environment of this test",
+    ("CONTRIBUTING.md", "make test"): "runs this test",
+    ("CONTRIBUTING.md", "make test-slow"): "runs this test",
+    ("CONTRIBUTING.md", "make docs"): "the job `docs` of .github/workflows/ci.yml",
+    ("CONTRIBUTING.md", "make package-check"): "the job `package` of .github/workflows/ci.yml",
+    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --data DATA --workers 2"): (
+        "needs the public image sets, and days; tests/bench runs a plan"
+    ),
+    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --tables docs/results"): (
+        "changes the page it belongs to; tests/bench writes tables"
+    ),
+    ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",
+    ("docs/index.md", "pip install '.[review]'"): "`make package-check` installs the package",
+    ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --data DATA --workers 2"): (
+        "needs the public image sets, and days; tests/test_search.py runs a plan"
+    ),
+    ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --table > docs/search-results.md"): (
+        "changes a page; tests/test_search.py prints a table"
+    ),
+    ("docs/review.md", "pip install '.[review]'"): "`make package-check` installs the package",
+    ("docs/tutorials/your-own-model.md", "pip install '.[review]'"): "`make package-check` installs the package",
+    **{
+        (
+            "docs/tutorials/several-processes.md",
+            "accelerate launch --multi_gpu --num_processes 2 examples/run_score.py --model path/to/checkpoint "
+            f"--dataset path/to/data --masks path/to/masks --output_dir {rest}",
+        ): "needs two GPUs; the page's command for two processes on a CPU is run"
+        for rest in ("runs/mine", "runs/two --per_device_train_batch_size 4")
+    },
+}
+
 _FENCED = re.compile(r"^( *)(`{3,})([^\n`]*)\n(.*?)^ *\2 *$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
@@ -32,6 +73,12 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
+
+    @property
+    def first(self) -> str:
+        """The first line that is no import."""
+        lines = (line for line in self.text.splitlines() if line and not line.startswith(("import ", "from ")))
+        return next(lines, "")
 
 
 @dataclass(frozen=True)
@@ -84,3 +131,7 @@ def in_block(block: Block) -> list[Command]:
 
 def _dedent(text: str, margin: str) -> str:
     return "\n".join(line.removeprefix(margin) for line in text.split("\n"))
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+COMMANDS = [command for page in PAGES for command in commands(page)]

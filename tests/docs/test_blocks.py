@@ -13,59 +13,46 @@ from typing import Any
 
 import pytest
 import torch
-from documents import PAGES, ROOT, Block, blocks
+from documents import BLOCKS, COMMANDS, NOT_RUN, ROOT, Block
 
 from hf_score import Selection, load_model
-from hf_score.attribution import Family, families
+from hf_score.attribution import families
 from hf_score.bench import Plan
 
-BLOCKS = [block for page in PAGES for block in blocks(page)]
-#: The one list of blocks that are not run: (page, first line that is code) → why. Their calls are still checked.
-NOT_RUN = {
-    ("docs/benchmarks.md", 'load_data("waterbirds_95")  # from the Hub'): (
-        "needs the Hub and the official files; tests/data has both in small"
-    ),
-    ("docs/benchmarks.md", 'stream = stream_train("waterbirds_95", data_dir="path/to/raw/files")'): (
-        "needs the official files; tests/data/test_streaming.py has them in small"
-    ),
-}
+#: Blocks that stand inside a module of the package, and see its names.
+INSIDE = {("docs/how-to/add-a-model-family.md", "("): families}
 #: Blocks in these languages are not code.
 PROSE = {"text": "a formula or a folder's layout"}
-
-
-def first_line(block: Block) -> str:
-    """The first line that is no import."""
-    lines = (line for line in block.text.splitlines() if line and not line.startswith(("import ", "from ")))
-    return next(lines, "")
 
 
 def python_pages() -> list[str]:
     return sorted({block.page for block in BLOCKS if block.language == "python"})
 
 
-def given(page: str) -> dict[str, Any]:
+def given() -> dict[str, Any]:
     """What a page may use without making it: a model in hand, its processor and a batch of images."""
     model, processor, _ = load_model("path/to/checkpoint", class_names=["0", "1"])
     torch.manual_seed(0)
-    names = {"model": model, "processor": processor, "pixel_values": torch.randn(2, 3, 32, 32), "targets": [0, 1]}
-    # "Write the row" is about a row inside that module.
-    return {**(vars(families) if page == "docs/how-to/add-a-model-family.md" else {}), **names}
+    return {"model": model, "processor": processor, "pixel_values": torch.randn(2, 3, 32, 32), "targets": [0, 1]}
 
 
 @pytest.mark.parametrize("page", python_pages())
 def test_python_blocks_run(page, reader, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    namespace = given(page) | {"__name__": "__main__"}
+    namespace = given() | {"__name__": "__main__"}
     for block in BLOCKS:
-        if block.page == page and block.language == "python":
-            if (page, first_line(block)) in NOT_RUN:
-                check_calls(block)
-                continue
-            try:
-                # As many lines before it as on the page: a traceback then names the page's line.
-                exec(compile("\n" * block.line + block.text, str(ROOT / page), "exec"), namespace)
-            except Exception as error:
-                raise AssertionError(f"{block} does not run: {type(error).__name__}: {error}") from error
+        if block.page != page or block.language != "python":
+            continue
+        key = (page, block.first)
+        if key in NOT_RUN:
+            check_calls(block)
+            continue
+        names = dict(vars(INSIDE[key])) if key in INSIDE else namespace
+        try:
+            # As many lines before it as on the page: a traceback then names the page's line.
+            exec(compile("\n" * block.line + block.text, str(ROOT / page), "exec"), names)
+        except Exception as error:
+            raise AssertionError(f"{block} does not run: {type(error).__name__}: {error}") from error
 
 
 def check_calls(block: Block) -> None:
@@ -82,13 +69,6 @@ def check_calls(block: Block) -> None:
         assert isinstance(call.func, ast.Name)
         keywords = {str(keyword.arg): keyword.value for keyword in call.keywords}
         inspect.signature(known[call.func.id]).bind(*call.args, **keywords)
-
-
-def test_a_row_of_the_table_of_families_is_one():
-    page = "docs/how-to/add-a-model-family.md"
-    (block,) = [b for b in BLOCKS if b.page == page and "Family(" in b.text]
-    (row,) = eval(block.text, dict(vars(families)))
-    assert isinstance(row, Family)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language not in ("python", "bash")], ids=str)
@@ -108,5 +88,6 @@ def test_data_blocks_are_what_they_say(block, tmp_path):
 
 
 def test_what_is_not_run_is_still_there():
-    shown = {(block.page, first_line(block)) for block in BLOCKS if block.language == "python"}
-    assert NOT_RUN.keys() <= shown
+    shown = {(block.page, block.first) for block in BLOCKS if block.language == "python"}
+    assert NOT_RUN.keys() <= shown | {(command.page, command.text) for command in COMMANDS}
+    assert INSIDE.keys() <= shown

@@ -23,48 +23,14 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from accelerate.commands.launch import launch_command_parser
-from documents import PAGES, QUICK, ROOT, commands
+from documents import COMMANDS, NOT_RUN, QUICK, ROOT
 from hub_server import USER, HubServer
 from torch.distributed.run import get_args_parser
 
 from hf_score.cli import USAGE, main
 from hf_score.review import DecisionStore
 
-COMMANDS = [command for page in PAGES for command in commands(page)]
 WHOLE = [command for command in COMMANDS if not command.fragment]
-#: The one list of commands that are not run: (page, command) → why. Their options are checked like all others'.
-NOT_RUN = {
-    ("README.md", "make test"): "runs this test",
-    ("CONTRIBUTING.md", "make setup"): "made the environment of this test",
-    ("CONTRIBUTING.md", "make test"): "runs this test",
-    ("CONTRIBUTING.md", "make test-slow"): "runs this test",
-    ("CONTRIBUTING.md", "make docs"): "the job `docs` of .github/workflows/ci.yml",
-    ("CONTRIBUTING.md", "make package-check"): "the job `package` of .github/workflows/ci.yml",
-    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --data DATA --workers 2"): (
-        "needs the public image sets, and days; tests/bench runs a plan"
-    ),
-    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --tables docs/results"): (
-        "changes the page it belongs to; tests/bench writes tables"
-    ),
-    ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",
-    ("docs/index.md", "pip install '.[review]'"): "`make package-check` installs the package",
-    ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --data DATA --workers 2"): (
-        "needs the public image sets, and days; tests/test_search.py runs a plan"
-    ),
-    ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --table > docs/search-results.md"): (
-        "changes a page; tests/test_search.py prints a table"
-    ),
-    ("docs/review.md", "pip install '.[review]'"): "`make package-check` installs the package",
-    ("docs/tutorials/your-own-model.md", "pip install '.[review]'"): "`make package-check` installs the package",
-    **{
-        (
-            "docs/tutorials/several-processes.md",
-            "accelerate launch --multi_gpu --num_processes 2 examples/run_score.py --model path/to/checkpoint "
-            f"--dataset path/to/data --masks path/to/masks --output_dir {rest}",
-        ): "needs two GPUs; the page's command for two processes on a CPU is run"
-        for rest in ("runs/mine", "runs/two --per_device_train_batch_size 4")
-    },
-}
 STEPS = ("run", "scan", "decide", "train", "evaluate", "report")
 STANDS_FOR = {
     "google/vit-base-patch16-224": "path/to/checkpoint",  # not downloaded
@@ -174,10 +140,6 @@ def test_a_command_is_taken(command):
 def test_a_wrong_command_is_not_taken(words):
     with pytest.raises(SystemExit, match="2"):
         check(words)
-
-
-def test_what_is_not_run_is_still_there():
-    assert NOT_RUN.keys() <= {(command.page, command.text) for command in WHOLE}
 
 
 # ---- Run ----
