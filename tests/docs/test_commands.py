@@ -207,7 +207,8 @@ def review(words: list[str]) -> None:
     quiet = [option for option in ("--no_browser", "--port=0") if option.split("=")[0] not in words]
     with subprocess.Popen([BIN / "hf-score", *words[1:], *quiet], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        address = next(word for word in server.stdout.readline().split() if word.startswith("http://127.0.0.1:"))
+        said = (word for line in server.stdout for word in line.split())
+        address = next(word for word in said if word.startswith("http://127.0.0.1:"))
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=60).close()
         server.send_signal(signal.SIGINT)
     assert server.returncode == 0
