@@ -37,10 +37,11 @@ test-slow: setup
 	$(BIN)/pytest -m slow
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python tests/check_site.py site
 
 docs-serve: $(VENV)/.docs
-	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'
