@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow docs docs-serve package-check clean
+.PHONY: setup demo model-cards test test-slow docs docs-serve package-check clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ demo: setup
 		--erm_epochs 10 --erm_learning_rate 2e-3 --num_train_epochs 6 --learning_rate 5e-4 \
 		--per_device_train_batch_size 32 --per_device_eval_batch_size 128 --mask_area 0.1 \
 		--controls --num_seeds 3 --seed 0 --disable_tqdm true --output_dir runs/demo
+
+# The cards of our own models, from new runs.
+model-cards: demo
+	$(BIN)/hf-score card runs/demo --output_dir model_cards/fashion_patch-test_resnet --license apache-2.0
 
 test: setup
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ SHOWN = {
 
 def score_all(job: Job, candidates: Candidates) -> dict[str, np.ndarray]:
     """name → (n,), higher is more suspicious."""
-    model = job.start().eval()
+    model = job.start("erm").eval()
     hosts = HostImages(job.held_out, job.held_out.labels.tolist(), ImageCollator(None), seed=job.seed)
     images = job.train.pixel_values[torch.from_numpy(candidates.position)]
     moved = _moved_masks(candidates, job.seed)
@@ -201,7 +201,7 @@ def _of(candidates: Candidates, *names: str) -> list[np.ndarray]:
 
 
 def evaluate(job: Job, extra: dict) -> list[dict[str, Any]]:
-    candidates = job.candidates(extra)
+    candidates = job.candidates(mask_share=extra["mask_share"], mask_area=extra["mask_area"])
     labels, clusters = candidates.labels, candidates.cluster
     shares = region_shares(candidates, job.regions("train", candidates.idx))
     rows = []

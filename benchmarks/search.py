@@ -5,8 +5,9 @@
 
 A job is a (set, model, seed): it trains its ERM starting point and finds its candidates once (both cached), and then
 fine-tunes every cell from there. Rows already in the file are skipped, so a stopped search goes on where it was. Cells
-run round by round (`round` in the YAML), so the decisive ones come first. Group labels are read by `measure` and
-`reference` alone. DATA holds `isic_patches`, `birds_background`, their masks and `weights`; Fashion is embedded.
+run round by round (`round` in the YAML), so the decisive ones come first. Jobs are those of `hf-score bench`; here are
+formulations and controls that did not make it into the package. Group labels are read by `measure` and `reference`
+alone. DATA holds `isic_patches`, `birds_background`, their masks and `weights`; Fashion is embedded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import hashlib
 import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,24 +27,15 @@ import torch
 import yaml
 from controls import TRAINERS, cut_out
 from tables import document
-from transformers import AutoModelForImageClassification, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from hf_score.attribution import Explainer
+from hf_score.bench import job as bench
+from hf_score.bench.plan import expand
 from hf_score.config import SCOREConfig
-from hf_score.data import ImageCollator, PixelDataset, load_data, preprocess, resize_mask
-from hf_score.detection import (
-    Candidates,
-    HostImages,
-    SpuriousSamples,
-    decide_at_random,
-    decide_by_oracle,
-    exchange_regions,
-    find_candidates,
-)
-from hf_score.detection.candidates import explain_hits
-from hf_score.detection.scan import ScanHit
-from hf_score.files import atomic_folder
-from hf_score.metrics import group_metrics, relevance_in_region
+from hf_score.data import ImageCollator, PixelDataset
+from hf_score.detection import HostImages, SpuriousSamples, decide_by_oracle, exchange_regions, find_candidates
+from hf_score.metrics import relevance_in_region
 from hf_score.models import load_model
 from hf_score.penalty import margin
 from hf_score.trainer import SCORETrainer
@@ -51,118 +43,34 @@ from hf_score.trainer import SCORETrainer
 #: Fields of a cell that are not fields of SCOREConfig, with their defaults.
 EXTRA: dict[str, Any] = {
     "trainer": "score",  # score | uniform | l2 | cut_out | reference
-    "samples": "oracle",  # oracle | random (of the same classes) | random_any (of all classes)
-    "masks": "found",  # found | moved (control) | true (the known region) | box (all outside a box around the object)
-    "num_keep": 40,
-    "mask_area": 0.2,
-    "mask_share": 0.95,
-    "wrong_share": 0.0,  # of the samples, replaced by random images of their class
-    "threshold": 0.15,
+    **bench.SAMPLES,  # masks may be "box" too: all outside a box around the object
     "dual": False,  # λ doubles after an epoch whose reliance is above 0.1, and halves after one below
     "then": None,  # refit (the head alone, plain ERM) | second_scan (again, with what the debiased model relies on)
 }
 
 
-class Job:
-    """One (set, model, seed): the data, the starting model and its candidates."""
+class Job(bench.Job):
+    """One (set, model, seed): the data, the starting model and its candidates are the benchmark's."""
 
     def __init__(self, plan: dict, set_name: str, model_name: str, seed: int, cache: Path) -> None:
-        self.plan, self.set_name, self.model_name, self.seed = plan, set_name, model_name, seed
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.spec, self.model = plan["sets"][set_name], plan["models"][model_name]
-        self.data = load_data(
-            os.path.expandvars(self.spec["load"]["dataset"]), **_expand(self.spec["load"], "dataset")
-        )
-        set_seed(seed)
-        start, self.processor, _ = load_model(**_expand(self.model["load"]), class_names=self.data.class_names)
-        self.train, self.held_out, self.test = (self._view(s) for s in ("train", "held_out", "test"))
-        key = json.dumps([set_name, self.spec["load"], self.model["load"], self.model["erm"], seed], sort_keys=True)
-        self.folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-        if not (self.folder / "config.json").is_file():
-            self._fit(start, self.train, **self.model["erm"])
-            with atomic_folder(self.folder) as folder:
-                start.save_pretrained(folder)
-
-    def _view(self, split: str) -> PixelDataset:
-        view = preprocess(getattr(self.data, split), self.processor)
-        return dataclasses.replace(view, pixel_values=view.pixel_values.to(self.device))
-
-    def start(self) -> Any:
-        model = AutoModelForImageClassification.from_pretrained(self.folder).to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.model.get("channels_last") else model
+        super().__init__(SimpleNamespace(**plan), set_name, model_name, seed, cache)
+        self.set_name, self.model_name = set_name, model_name
 
     def config(self, **fields: Any) -> SCOREConfig:
-        base = {
-            "output_dir": str(self.folder / "scratch"),
-            "seed": self.seed,
-            "save_strategy": "no",
-            "logging_strategy": "no",
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
-            "per_device_train_batch_size": 32,
-            "per_device_eval_batch_size": 128,
-            "class_balanced": True,
-            "use_cpu": self.device == "cpu",
-        }
-        return SCOREConfig(**{**base, **fields})
+        return self._config(SCOREConfig, {"class_balanced": True, **fields})
 
     def _fit(self, model: Any, dataset: PixelDataset, **fields: Any) -> None:
         """Plain ERM."""
         config = self.config(**{"score_lambda": 0.0, "freeze_batch_norm": False, **fields})
         SCORETrainer(model=model, args=config, train_dataset=dataset, processing_class=self.processor).train()
 
-    # ---- Samples ----
-
-    def candidates(self, extra: dict) -> Candidates:
-        folder = self.folder / f"candidates2-{extra['mask_share']:g}-{extra['mask_area']:g}"
-        if not (folder / "candidates.json").is_file():
-            find_candidates(self.start(), self.train, **self._explaining(extra)).save(folder)
-        return Candidates.load(folder)
-
-    def _explaining(self, extra: dict) -> dict[str, Any]:
-        names = {name: extra[name] for name in ("mask_share", "mask_area")}
-        return {"dataset_fingerprint": self.data.fingerprint, "layer": "last", "batch_size": 50, **names}
-
     def samples(self, extra: dict) -> SpuriousSamples:
-        candidates = self.candidates(extra)
-        regions = self.regions("train", candidates.idx)
-        selection = decide_by_oracle(candidates, regions, num_keep=extra["num_keep"], threshold=extra["threshold"])
-        samples = candidates.samples(selection, self.train)
-        if extra["samples"] != "oracle" or extra["wrong_share"]:
-            samples = self._with_random(samples, extra)
-        if extra["masks"] == "moved":
-            samples = samples.move_masks(seed=self.seed)
-        elif extra["masks"] == "true":
-            known = self.regions("train", samples.idx)
-            samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(known)) > 0.5)
-        elif extra["masks"] == "box":
-            outside = [_outside_box(region) for region in self.regions("train", samples.idx)]
-            samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(outside)))
-        return samples
-
-    def _with_random(self, samples: SpuriousSamples, extra: dict) -> SpuriousSamples:
-        """Random images in place of all samples (control), or of some of each class (a worse person)."""
-        generator = np.random.default_rng(self.seed)
-        labels, ids = self.train.labels.cpu().numpy(), np.asarray(self.train.idx)
-        share = 1.0 if extra["samples"] != "oracle" else extra["wrong_share"]
-        keep, hits = [], []
-        for label in samples.labels.unique().tolist():
-            rows = generator.permutation(np.flatnonzero(samples.labels.numpy() == label))
-            count = round(share * len(rows))
-            keep += rows[count:].tolist()
-            pool = np.arange(len(labels)) if extra["samples"] == "random_any" else np.flatnonzero(labels == label)
-            for p in generator.choice(pool, size=min(count, len(pool)), replace=False):
-                hits.append(ScanHit(0.0, int(p), int(ids[p]), int(labels[p])))
-        if not hits:  # a tenth of fewer than five samples
-            return samples
-        drawn = explain_hits(self.start(), self.train, hits, **self._explaining(extra))
-        wrong, right = drawn.samples(decide_at_random(drawn), self.train), samples[keep]
-        return _together(right, wrong)
-
-    def regions(self, split: str, chosen: Any) -> list:
-        region_of = self.data.regions(split)
-        found = (region_of(int(idx)) for idx in chosen)
-        return [None if m is None else np.asarray(resize_mask(m, self.processor)) for m in found]
+        how = {name: extra[name] for name in bench.SAMPLES}
+        if how["masks"] != "box":
+            return super().samples(how)
+        samples = super().samples({**how, "masks": "found"})
+        outside = [_outside_box(region) for region in self.regions("train", samples.idx)]
+        return dataclasses.replace(samples, masks=torch.as_tensor(np.stack(outside)))
 
     # ---- Cells ----
 
@@ -170,20 +78,20 @@ class Job:
         began = time.time()
         own = {**cell.get("by_model", {}).get(self.model_name, {}), **cell.get("by_set", {}).get(self.set_name, {})}
         of_set = self.spec.get("by_model", {}).get(self.model_name, {})
-        fields = {**self.model["score"], **self.spec.get("score", {}), **of_set, **cell.get("score", {}), **own}
+        fields = {**self.model_spec["score"], **self.spec.get("score", {}), **of_set, **cell.get("score", {}), **own}
         extra = {k: fields.pop(k, v) for k, v in EXTRA.items()}
         samples, history = self.samples(extra), []
         if cell["name"] == "erm":
-            model = self.start()
+            model = self.start("erm")
         elif extra["trainer"] == "reference":
             model = self.reference()
         else:
-            model, train = self.start(), self.train
+            model, train = self.start("erm"), self.train
             if extra["trainer"] == "cut_out":
                 fields["score_lambda"], steps = 0.0, len(self.train) // 32
                 fields["max_steps"] = int(steps * fields.pop("num_train_epochs"))
                 areas = {name: extra[name] for name in ("mask_share", "mask_area")}
-                train = cut_out(self.start(), self.train, **areas)
+                train = cut_out(self.start("erm"), self.train, **areas)
             config = self.config(**{"freeze_batch_norm": True, **fields})
             if cell.get("watch"):
                 config = dataclasses.replace(config, eval_strategy="epoch")
@@ -202,8 +110,8 @@ class Job:
             "seed": self.seed,
             "cell": cell["name"],
             "fields": {**fields, **extra},
-            **self.measure(model),
-            **self.effect(model, set(samples.labels.tolist())),
+            **self.scores(model),
+            **self.effects(model, set(samples.labels.tolist())),
             "kept": torch.bincount(samples.labels, minlength=len(self.data.class_names)).tolist(),
             "history": history,
             "device": torch.cuda.get_device_name()
@@ -220,10 +128,11 @@ class Job:
 
     def _second_scan(self, model: Any, samples: SpuriousSamples, config: SCOREConfig, extra: dict) -> None:
         """As many epochs again, with samples that the debiased model turned to beside the first ones."""
-        found = find_candidates(model, self.train, **self._explaining(extra))
+        areas = {name: extra[name] for name in ("mask_share", "mask_area")}
+        found = find_candidates(model, self.train, **self._explaining(**areas))
         regions = self.regions("train", found.idx)
         selection = decide_by_oracle(found, regions, num_keep=extra["num_keep"], threshold=extra["threshold"])
-        samples = _together(samples, found.samples(selection, self.train))
+        samples = samples.joined(found.samples(selection, self.train))
         self._train(SCORETrainer, model, config, self.train, samples)
 
     def _train(
@@ -247,26 +156,17 @@ class Job:
 
     # ---- Group labels from here on ----
 
-    def measure(self, model: Any) -> dict[str, Any]:
-        model.eval()
-        with torch.no_grad():
-            logits = torch.cat([model(pixel_values=x).logits for x in self.test.pixel_values.split(128)]).float().cpu()
-        metrics = group_metrics(
-            logits.argmax(-1).numpy(),
-            np.asarray(self.test.labels.cpu()),
-            np.asarray(self.data.test["group"]),
-            group_names=self.data.group_names,
-            train_group_counts=self.data.train_group_counts,
-        )
+    def scores(self, model: Any) -> dict[str, Any]:
+        found = self.measure(model, self.test)
         return {
-            "wga": round(metrics["worst_group_accuracy"], 4),
-            "accuracy": round(metrics["accuracy"], 4),
-            "mean_groups": round(metrics["mean_group_accuracy"], 4),
-            "weighted": round(metrics["weighted_accuracy"], 4),
-            "groups": [round(value, 4) for value in metrics["group_accuracy"].values()],
+            "wga": round(found["worst_group_accuracy"], 4),
+            "accuracy": round(found["accuracy"], 4),
+            "mean_groups": round(found["mean_group_accuracy"], 4),
+            "weighted": round(found["weighted_accuracy"], 4),
+            "groups": [round(value, 4) for value in found["groups"]],
         }
 
-    def effect(self, model: Any, classes: set[int]) -> dict[str, float | None]:
+    def effects(self, model: Any, classes: set[int]) -> dict[str, float | None]:
         """What the true region does on test images: its share of the relevance, and what inserting it into images of
         other classes, and taking it away, do to the margin of the class it is evidence for (in logits)."""
         labels = self.test.labels.cpu()
@@ -327,10 +227,10 @@ class Job:
             chosen = torch.multinomial(weights, len(train), replacement=True, generator=generator)
         data = PixelDataset(train.pixel_values[chosen], train.labels[chosen], train.idx[chosen])
         set_seed(self.seed)
-        model, _, _ = load_model(**_expand(self.model["load"]), class_names=self.data.class_names)
-        if self.model.get("channels_last"):
+        model, _, _ = load_model(**expand(self.model_spec["load"]), class_names=self.data.class_names)
+        if self.model_spec.get("channels_last"):
             model = model.to(memory_format=torch.channels_last)
-        self._fit(model.to(self.device), data, **self.model["erm"])
+        self._fit(model.to(self.device), data, **self.model_spec["erm"])
         return model
 
 
@@ -351,13 +251,8 @@ class _Watch(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
     ) -> None:
         seen = {name: round(metrics[f"eval_{name}"], 4) for name in self.SEEN if f"eval_{name}" in metrics}
-        got = self.job.measure(model)
+        got = self.job.scores(model)
         self.rows.append({"epoch": state.epoch, **seen, "wga": got["wga"], "test_accuracy": got["accuracy"]})
-
-
-def _together(one: SpuriousSamples, other: SpuriousSamples) -> SpuriousSamples:
-    fields = (f.name for f in dataclasses.fields(SpuriousSamples))
-    return SpuriousSamples(**{f: torch.cat([getattr(one, f), getattr(other, f)]) for f in fields})
 
 
 def _outside_box(background: np.ndarray) -> np.ndarray:
@@ -367,10 +262,6 @@ def _outside_box(background: np.ndarray) -> np.ndarray:
     if len(rows):
         outside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = False
     return outside
-
-
-def _expand(fields: dict, *leave_out: str) -> dict:
-    return {k: os.path.expandvars(v) if isinstance(v, str) else v for k, v in fields.items() if k not in leave_out}
 
 
 def _done(rows: Path) -> set[tuple]:

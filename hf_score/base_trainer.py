@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,15 @@ from .metrics import group_metrics
 from .models import base_model_id, checkpoint_state, describe_model
 from .provenance import provenance
 
-__all__ = ["BaseTrainer", "WeightedSampler", "class_labels", "classification_metrics", "column_names", "eval_mode"]
+__all__ = [
+    "BaseTrainer",
+    "WeightedSampler",
+    "class_labels",
+    "classification_metrics",
+    "column",
+    "column_names",
+    "eval_mode",
+]
 
 #: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
 TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
@@ -69,6 +77,13 @@ class BaseTrainer(Trainer):
     title: ClassVar[str] = "ERM"
     #: Kinds of `hf_score.baselines.supervision.KINDS` that it is told beyond class labels.
     supervision_kinds: ClassVar[tuple[str, ...]] = ()
+    #: Where a benchmark starts it: from the model before any training on the data set, or after ERM on it.
+    starts_from: ClassVar[Literal["pretrained", "erm"]] = "pretrained"
+    #: The second model it looks at: ERM's at its end, or after its first epoch.
+    reference: ClassVar[Literal["erm", "early"] | None] = None
+    #: Whether the model between two epochs is one the method could end with.
+    anytime: ClassVar[bool] = True
+    config_class: ClassVar[type[BaseConfig]] = BaseConfig
     _tag_names: ClassVar[tuple[str, ...]] = ("hf-score", "shortcut-mitigation")
     #: Whether batches carry `idx`, the stable ids of their images.
     _batches_with_idx: ClassVar[bool] = False
@@ -86,7 +101,7 @@ class BaseTrainer(Trainer):
         compute_metrics: Callable[[EvalPrediction], dict] | None = classification_metrics,
         **kwargs: Any,
     ) -> None:
-        args = BaseConfig() if args is None else args
+        args = self.config_class() if args is None else args
         _refuse_groups_in_training(train_dataset)
         _refuse_groups_in_selection(eval_dataset, args)
         super().__init__(
@@ -154,7 +169,7 @@ class BaseTrainer(Trainer):
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Add group metrics where the data set has a `group` column, the label-free `selection` where it has none."""
-        groups = _column(dataloader.dataset, "group")
+        groups = column(dataloader.dataset, "group")
         if groups is not None:
             kwargs["prediction_loss_only"] = False
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
@@ -363,7 +378,8 @@ class WeightedSampler(Sampler[int]):
         yield from torch.multinomial(self.weights, len(self), replacement=True, generator=generator).tolist()
 
 
-def _column(dataset: Any, name: str) -> list | None:
+def column(dataset: Any, name: str) -> list | None:
+    """The values of a column, or of an item's key, in the data set's order; None where there is none."""
     if name not in (column_names(dataset) or ()):
         return None
     if hasattr(dataset, "column_names"):
@@ -373,7 +389,7 @@ def _column(dataset: Any, name: str) -> list | None:
 
 def class_labels(dataset: Any) -> list | None:
     """The class ids of a data set in its order; None where it has no label column that can be read."""
-    return _column(dataset, "label") or _column(dataset, "labels")
+    return column(dataset, "label") or column(dataset, "labels")
 
 
 def column_names(dataset: Any) -> list[str] | None:

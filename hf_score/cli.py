@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ USAGE = """usage: hf-score STEP [options]
   report    write the page again from results.json
   review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
   push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
+  card      hf-score card RUN --output_dir DIR: write the model card and its pictures, as push makes them
   push-metric  hf-score push-metric --repo_id USER/worst_group_accuracy: put the evaluate metric on the Hub, as a Space
   bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
   space     hf-score space RUN --repo_id USER/NAME: a web page where anybody can try both models, as a Space
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": lambda rest: _step(rest, "report"),
         "review": _review,
         "push": _push,
+        "card": _card,
         "push-metric": _push_metric,
         "bench": _bench,
         "space": _space,
@@ -130,8 +133,6 @@ def _benchmarks(words: list[str]) -> None:
 
 
 def _build(words: list[str]) -> None:
-    import argparse
-
     from .data.building import build, recipe_of, registered
 
     names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
@@ -147,8 +148,6 @@ def _build(words: list[str]) -> None:
 
 
 def _push(words: list[str]) -> None:
-    import argparse
-
     from .hub import push_run
 
     parser = argparse.ArgumentParser(prog="hf-score push", description="Put a run's debiased model on the Hub.")
@@ -156,18 +155,31 @@ def _push(words: list[str]) -> None:
     parser.add_argument("--repo_id", required=True, help="USER/NAME on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     parser.add_argument("--revision", help="branch to push to (default: main)")
+    _add_card_options(parser)
+    print(push_run(**vars(parser.parse_args(words))))
+
+
+def _card(words: list[str]) -> None:
+    from .hub import write_card
+
+    parser = argparse.ArgumentParser(prog="hf-score card", description="Write a run's model card and its pictures.")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where to; the folder's name is the model's")
+    parser.add_argument("--repo_id", help="USER/NAME on the Hub (default: a placeholder)")
+    _add_card_options(parser)
+    print(write_card(**vars(parser.parse_args(words))))
+
+
+def _add_card_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", help="the checkpoint's licence for the card, such as apache-2.0")
     parser.add_argument(
         "--publish_images",
         action=argparse.BooleanOptionalAction,
         help="publish images of the data set in card and report (default: where its licence is known to allow it)",
     )
-    print(push_run(**vars(parser.parse_args(words))))
 
 
 def _push_metric(words: list[str]) -> None:
-    import argparse
-
     from .hub import push_metric
 
     parser = argparse.ArgumentParser(prog="hf-score push-metric", description="Put the evaluate metric on the Hub.")
@@ -178,8 +190,6 @@ def _push_metric(words: list[str]) -> None:
 
 
 def _space(words: list[str]) -> None:
-    import argparse
-
     from .space import space_from_run
 
     parser = argparse.ArgumentParser(prog="hf-score space", description="Make a Gradio Space of a run's two models.")
@@ -193,8 +203,6 @@ def _space(words: list[str]) -> None:
 
 
 def _review(words: list[str]) -> None:
-    import argparse
-
     parser = argparse.ArgumentParser(prog="hf-score review", description="Judge a run's candidates in the browser.")
     parser.add_argument("run", type=Path, help="run folder that has been scanned")
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1; 0 takes a free one (default: 7860)")
@@ -212,7 +220,6 @@ def _review(words: list[str]) -> None:
 
 
 def _bench(words: list[str]) -> None:
-    import argparse
     import os
 
     from .bench import Plan, Store, run_plan, write_tables

@@ -10,6 +10,7 @@ __all__ = [
     "SelectionError",
     "SupervisionError",
     "UnsupportedArchitectureError",
+    "first_line",
 ]
 
 
@@ -35,3 +36,8 @@ class SelectionError(HFScoreError):
 
 class SupervisionError(HFScoreError):
     """A method that reads supervision it did not declare, or does not get what it declared."""
+
+
+def first_line(said: BaseException | str) -> str:
+    """The first line of what an error said (its class where that is nothing), without the closing full stop."""
+    return (str(said).strip() or type(said).__name__).splitlines()[0].rstrip(".:")

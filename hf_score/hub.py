@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token
 from huggingface_hub.errors import (
@@ -24,7 +24,8 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 
-from .errors import HFScoreError
+from .errors import HFScoreError, first_line
+from .files import atomic_folder, write_bytes, write_text
 from .metrics import worst_group_accuracy
 from .report import render_report
 from .report.card import PICTURES_MARK, PLACEHOLDER_OWNER, eval_results_yaml, picture_markdown, render_model_card
@@ -34,10 +35,12 @@ __all__ = [
     "OPEN_LICENCES",
     "check_checkpoint",
     "explained",
+    "is_open_licence",
     "push_checkpoint",
     "push_files",
     "push_metric",
     "push_run",
+    "write_card",
 ]
 
 #: Pickles, `training_args.bin` and its token among them, and what a training needs to go on: no part of a checkpoint.
@@ -46,6 +49,8 @@ UNWANTED = re.compile(r"\.(bin|pt|pth|pkl|ckpt)$|(^|/)trainer_state\.json$|(^|/)
 CHECKPOINT_PART = re.compile(r"(?!trainer_state|.*_results)[\w.-]+\.json|[\w.-]+\.safetensors|README\.md")
 #: Licences of data sets whose images may be published without asking.
 OPEN_LICENCES = ("mit", "apache-2.0", "cc0", "cc0-1.0", "cc-by-4.0")
+#: The results as they are published.
+REPORT = "score_report.json"
 CHUNK = 1 << 20
 
 
@@ -200,6 +205,43 @@ def push_files(
         )
 
 
+def write_card(
+    run_folder: str | Path,
+    output_dir: str | Path,
+    *,
+    repo_id: str | None = None,
+    license: str | None = None,
+    publish_images: bool | None = None,
+) -> Path:
+    """Write the page that a run's model gets on the Hub to a folder, without the model, and return the folder.
+
+    The card is made from the results, whether or not `model/` has one: `README.md`, its pictures in `assets/`, and
+    `score_report.json`.
+
+    Args:
+        run_folder: as for [`push_run`].
+        output_dir: where to; its name is the model's. A card that is there already is replaced.
+        repo_id: where the model is or will be; default: a placeholder.
+        license, publish_images: as for [`push_run`].
+
+    Raises:
+        HFScoreError: there are no results, or the folder holds something else than a card.
+    """
+    run_folder, output_dir = Path(run_folder), Path(output_dir).resolve()
+    if output_dir.exists() and {path.name for path in output_dir.iterdir()} - {"README.md", REPORT, "assets"}:
+        raise HFScoreError(f"{output_dir} holds something else than a card: give a new or empty folder.")
+    results = _read_results(run_folder / "results.json")
+    assets = _assets(run_folder, results, publish_images)
+    card = render_model_card(results, model_name=output_dir.name, license=license)
+    repo_id = repo_id or f"{PLACEHOLDER_OWNER}/{output_dir.name}"
+    with atomic_folder(output_dir) as folder:
+        write_text(folder / "README.md", _finish_card(card, repo_id, None, _captions(assets)))
+        write_text(folder / REPORT, _report(results))
+        for name, (content, _) in assets.items():
+            write_bytes(folder / name, content)
+    return output_dir
+
+
 @contextmanager
 def explained(repo_id: str) -> Iterator[None]:
     """Turn what saving or the Hub's client raises in the body into an HFScoreError of one sentence."""
@@ -209,8 +251,8 @@ def explained(repo_id: str) -> Iterator[None]:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         # The client wraps what an upload of a large file raises.
-        wraps = isinstance(error, RuntimeError) and isinstance(error.__cause__, HTTPError)
-        raise HFScoreError(_reason(error.__cause__ if wraps else error, repo_id)) from error
+        cause = error.__cause__ if isinstance(error, RuntimeError) else None
+        raise HFScoreError(_reason(cause if isinstance(cause, HTTPError) else error, repo_id)) from error
 
 
 def _run_operations(
@@ -226,15 +268,14 @@ def _run_operations(
         if path.is_file() and not (name := path.relative_to(model).as_posix()).startswith(".")
     }
     results = _read_results(results_file) if results_file.is_file() else None
-    if publish_images is None:
-        publish_images = results is not None and _is_open(results["dataset"].get("licence"))
-    assets = _assets(run_folder, results) if publish_images else {}
-    files |= {f"assets/{name}": content for name, (content, _) in assets.items()}
+    assets = _assets(run_folder, results, publish_images)
+    files |= {name: content for name, (content, _) in assets.items()}
     if page.is_file() and results is not None:
         # Contact sheets and heatmaps show images; bars and curves are drawn from the results.
-        files["report/index.html"] = page if publish_images else render_report(results, {}).encode()
-    captions = {f"assets/{name}": caption for name, (_, caption) in assets.items()}
-    return _operations({**files, **_metadata_files(files, results, repo_id, license=license, pictures=captions)})
+        with_images = _may_publish(results, publish_images)
+        files["report/index.html"] = page if with_images else render_report(results, {}).encode()
+    made = _metadata_files(files, results, repo_id, license=license, pictures=_captions(assets))
+    return _operations({**files, **made})
 
 
 def _metadata_files(
@@ -256,7 +297,7 @@ def _metadata_files(
     if card is not None:
         made["README.md"] = _finish_card(card, repo_id, license, pictures or {}).encode()
     if results is not None:
-        made["score_report.json"] = json.dumps(sanitise(results), indent=2, ensure_ascii=False).encode()
+        made[REPORT] = _report(results).encode()
         hub_form = eval_results_yaml(results, method=method)
         if hub_form is not None:
             made[".eval_results/hf-score.yaml"] = hub_form.encode()
@@ -276,26 +317,42 @@ def _finish_card(card: str, repo_id: str, license: str | None, pictures: Mapping
     return card
 
 
-def _assets(run_folder: Path, results: Mapping[str, Any] | None) -> dict[str, tuple[bytes, str]]:
-    """Name → PNG and caption of the card's pictures. With several seeds the checkpoint is the first one's."""
+def _report(results: Mapping[str, Any]) -> str:
+    return json.dumps(sanitise(results), indent=2, ensure_ascii=False) + "\n"
+
+
+def _may_publish(results: Mapping[str, Any] | None, wanted: bool | None) -> bool:
+    """Whether images of the data set may go out: as the user says, else as its licence does."""
+    return is_open_licence((results or {}).get("dataset", {}).get("licence")) if wanted is None else wanted
+
+
+def _assets(
+    run_folder: Path, results: Mapping[str, Any] | None, publish_images: bool | None
+) -> dict[str, tuple[bytes, str]]:
+    """Path → PNG and caption of the card's pictures. With several seeds the checkpoint is the first one's."""
+    if not _may_publish(results, publish_images):
+        return {}
     from .report.assets import card_pictures  # reads candidates, for which torch is loaded
+    from .report.figures import png_bytes
 
     seeds = (results or {}).get("seeds") or [0]
     folder = run_folder if (run_folder / "candidates").is_dir() else run_folder / f"seed-{seeds[0]}"
-    assets = {}
-    for name, (picture, caption) in card_pictures(folder).items():
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        assets[name] = (buffer.getvalue(), caption)
-    return assets
+    return {
+        f"assets/{name}": (png_bytes(picture), caption) for name, (picture, caption) in card_pictures(folder).items()
+    }
 
 
-def _is_open(licence: str | None) -> bool:
-    return (licence or "").lower().replace(" ", "-") in OPEN_LICENCES
+def _captions(assets: Mapping[str, tuple[bytes, str]]) -> dict[str, str]:
+    return {name: caption for name, (_, caption) in assets.items()}
 
 
 def _operations(files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
     return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+
+
+def is_open_licence(licence: str | None) -> bool:
+    """Whether images under this licence, as a data set names it, may be published: it is one of `OPEN_LICENCES`."""
+    return (licence or "").lower().replace(" ", "-") in OPEN_LICENCES
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -309,6 +366,8 @@ def check_checkpoint(folder: Path) -> None:
 def _read_results(path: Path) -> Mapping[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HFScoreError(f"There is no {path}: give the output folder of a finished run.") from None
     except ValueError as error:
         raise HFScoreError(f"{path} is not JSON ({error}): write it again by repeating the evaluation.") from error
 
@@ -323,7 +382,7 @@ def _refuse_secrets(operations: Sequence[CommitOperationAdd], token: str) -> Non
             )
     tokens = re.compile(re.escape(token.encode()) + b"|" + TOKEN_PATTERN.encode())
     folders = _local_folders(operations)
-    paths = re.compile(b"|".join(re.escape(folder.encode()) for folder in folders)) if folders else None
+    paths = re.compile(b"|".join(map(re.escape, folders))) if folders else None
     overlap = max([256, len(token), *map(len, folders)])
     for operation in operations:
         name, tail = operation.path_in_repo, b""
@@ -337,16 +396,18 @@ def _refuse_secrets(operations: Sequence[CommitOperationAdd], token: str) -> Non
                 tail = window[-overlap:]
 
 
-def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[str]:
-    """Home, working folder and the folders that files come from, as they would be found in a text."""
+def _local_folders(operations: Sequence[CommitOperationAdd]) -> list[bytes]:
+    """Home, working folder and the folders that files come from, as text, JSON and addresses spell them."""
     sources = [operation.path_or_fileobj for operation in operations]
     folders = {Path(source).resolve().parent for source in sources if isinstance(source, str | Path)}
     # Folders right below the root are common to many machines, and their names to many texts.
     specific = {str(folder) for folder in {*folders, Path.cwd(), Path.home()} if len(folder.parts) > 2}
-    return sorted(specific | ({f"{Path.home()}/"} - {"//"}))
+    specific |= {f"{Path.home()}/"} - {"//"}
+    spelt = {way for folder in specific for way in (folder, json.dumps(folder)[1:-1], quote(folder))}
+    return sorted(way.encode() for way in spelt)
 
 
-def _reason(error: BaseException | None, repo_id: str) -> str:
+def _reason(error: BaseException, repo_id: str) -> str:
     """One sentence for what was raised: what failed, and what to do."""
     if isinstance(error, OfflineModeIsEnabled):
         return f"{repo_id} was not pushed because HF_HUB_OFFLINE is set: unset it and repeat the command."
@@ -354,7 +415,7 @@ def _reason(error: BaseException | None, repo_id: str) -> str:
         return f"{repo_id!r} is not a repository id: give OWNER/NAME in letters, digits, '-', '_' and '.'."
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        said = _first_line(error.server_message or f"status {status}")
+        said = first_line(error.server_message or f"status {status}")
         if status == 401 or isinstance(error, RepositoryNotFoundError):
             return (
                 f"The Hub refused the token for {repo_id}: give one with write access to it (`hf auth login` or "
@@ -370,15 +431,10 @@ def _reason(error: BaseException | None, repo_id: str) -> str:
         return f"The Hub did not accept {repo_id} ({said}): repeat the command, or correct what it names."
     if isinstance(error, HTTPError | ConnectionError):
         return (
-            f"{HfApi().endpoint} cannot be reached ({_first_line(error)}): connect to the network and repeat the "
+            f"{HfApi().endpoint} cannot be reached ({first_line(error)}): connect to the network and repeat the "
             "command."
         )
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     if full or "No space left" in str(error):  # safetensors has an error of its own
         return f"{repo_id} was not pushed because the disk is full: free some space and repeat the command."
-    return f"{repo_id} was not pushed ({_first_line(error)}): correct it and repeat the command."
-
-
-def _first_line(text: object) -> str:
-    lines = str(text).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(text).__name__
+    return f"{repo_id} was not pushed ({first_line(error)}): correct it and repeat the command."

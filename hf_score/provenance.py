@@ -49,7 +49,8 @@ def hardware() -> str:
     state = PartialState()
     if state.device.type == "cuda":
         return f"{state.num_processes} × {torch.cuda.get_device_name()}"
-    return f"{state.num_processes} × {platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{state.num_processes} × {platform.machine()} CPU, {threads} thread{'s' if threads != 1 else ''}"
 
 
 def git_commit() -> str | None:

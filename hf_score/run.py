@@ -45,7 +45,7 @@ from .detection import (
 from .detection.candidates import explain_hits
 from .detection.scan import ScanHit
 from .errors import HFScoreError, SelectionError
-from .files import atomic_folder, write_json, write_text
+from .files import atomic_folder, write_bytes, write_json, write_text
 from .metrics import group_metrics, relevance_in_region
 from .models import base_model_id, checkpoint_state, describe_model, load_model
 from .provenance import provenance
@@ -58,6 +58,7 @@ from .report import (
     training_curves,
     write_report,
 )
+from .report.figures import png_bytes
 from .trainer import SCORETrainer
 
 __all__ = ["METHODS", "Run", "RunArguments", "run"]
@@ -451,7 +452,7 @@ class Run:
             )
         page = write_report(self.folder / "report", results, figures)
         if "heatmaps" in figures:
-            figures["heatmaps"][0].save(page.parent / "heatmaps.png")  # for the card
+            write_bytes(page.parent / "heatmaps.png", png_bytes(figures["heatmaps"][0]))  # for the card
         return page
 
     # ---- Pieces ----

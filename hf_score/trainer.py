@@ -52,6 +52,8 @@ class SCORETrainer(BaseTrainer):
     name = "score"
     title = "SCORE"
     supervision_kinds = ("samples",)
+    starts_from = "erm"
+    config_class = SCOREConfig
     _tag_names = ("hf-score", "score", "shortcut-mitigation")
 
     def __init__(

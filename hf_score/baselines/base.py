@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..base_config import BaseConfig
-from ..base_trainer import BaseTrainer, class_labels, column_names, eval_mode
+from ..base_trainer import BaseTrainer, class_labels, column, eval_mode
 from ..errors import DataError, SupervisionError
 from ..models import classifier_head
 from .supervision import Supervision
@@ -37,20 +38,9 @@ class BaselineTrainer(BaseTrainer):
         SupervisionError: declared supervision or a reference model that is missing.
     """
 
-    #: How tables and plans call it.
-    name: ClassVar[str]
-    title: ClassVar[str]
     #: Authors, year, arXiv id.
     paper: ClassVar[str]
-    #: Kinds of `hf_score.baselines.supervision.KINDS`; every method has class labels.
-    supervision_kinds: ClassVar[tuple[str, ...]] = ()
-    #: As in the paper: the model before any training on this data set, or after ERM on it.
-    starts_from: ClassVar[Literal["pretrained", "erm"]] = "pretrained"
-    #: The ERM model at its end, or after its first epoch, to compare with.
-    reference: ClassVar[Literal["erm", "early"] | None] = None
-    config_class: ClassVar[type[BaselineConfig]] = BaselineConfig
-    #: Whether the model between two epochs is one the method could end with.
-    anytime: ClassVar[bool] = True
+    config_class = BaselineConfig
 
     _batches_with_idx = True
 
@@ -63,7 +53,6 @@ class BaselineTrainer(BaseTrainer):
         reference_model: PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> None:
-        args = self.config_class() if args is None else args
         self.supervision = (supervision or Supervision()).declared_by(self.title, self.supervision_kinds)
         if self.reference is not None and reference_model is None:
             raise SupervisionError(f"{self.title} looks at a second model ({self.reference}): give reference_model.")
@@ -117,7 +106,10 @@ class BaselineTrainer(BaseTrainer):
 
     def train_idx(self) -> Tensor:
         """(N,): the stable ids of the training images, in the data set's order."""
-        return _read_column(self.train_dataset, "idx")
+        ids = column(self.train_dataset, "idx")
+        if ids is None:
+            raise DataError("the training set has no column idx: use the views of hf_score.data.load_data.")
+        return torch.as_tensor(ids)
 
     def train_labels(self) -> Tensor:
         """(N,): their class ids."""
@@ -138,23 +130,25 @@ class BaselineTrainer(BaseTrainer):
     def predict_features(self, model: nn.Module, dataset: Any) -> tuple[Tensor, Tensor]:
         """Logits (N, K) and representations (N, D), as `predict_logits`."""
         model.to(self.args.device)
-        size = self.args.per_device_eval_batch_size
         logits, features = [], []
         with eval_mode(model), torch.no_grad():
-            for start in range(0, len(dataset), size):
-                batch = self.data_collator([dataset[i] for i in range(start, min(start + size, len(dataset)))])
+            for batch in self.batches(dataset):
                 with self.compute_loss_context_manager():
-                    outputs, taken = self.forward_with_features(model, batch["pixel_values"].to(self.args.device))
+                    outputs, taken = self.forward_with_features(model, batch["pixel_values"])
                 logits.append(outputs.logits.float().cpu())
                 features.append(taken.float().cpu())
         return torch.cat(logits), torch.cat(features)
 
+    def batches(self, dataset: Any) -> Iterator[dict[str, Tensor]]:
+        """All images of `dataset` in its order, in batches of the evaluation's size, on the trainer's device."""
+        size = self.args.per_device_eval_batch_size
+        for start in range(0, len(dataset), size):
+            batch = self.data_collator([dataset[i] for i in range(start, min(start + size, len(dataset)))])
+            yield {name: value.to(self.args.device) for name, value in batch.items()}
 
-def _read_column(dataset: Any, name: str) -> Tensor:
-    if hasattr(dataset, name):
-        return torch.as_tensor(getattr(dataset, name)).cpu()
-    if name not in (column_names(dataset) or ()):
-        raise DataError(f"the training set has no column {name}: use the views of hf_score.data.load_data.")
-    if hasattr(dataset, "column_names"):
-        return torch.as_tensor(dataset[name][:])
-    return torch.as_tensor([int(item[name]) for item in dataset])
+    def replace_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Put weight (K, D) and bias (K,) into the model's linear head."""
+        head = classifier_head(self.model)  # type: ignore[arg-type]
+        with torch.no_grad():
+            head.weight.copy_(weight.to(head.weight))
+            head.bias.copy_(bias.to(head.bias))

@@ -54,7 +54,7 @@ class CDEPTrainer(RegionTrainer):
     def strength(self) -> float:
         return self.args.cdep_lambda
 
-    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
+    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
         region, rest = contextual_decomposition(model, pixel_values, regions)
         return torch.sigmoid(region - rest).mean()
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base_trainer import class_labels, column
 from ..errors import HFScoreError
 from .base import BaselineConfig
 from .last_layer import LastLayerTrainer
@@ -54,9 +55,7 @@ class DFRTrainer(LastLayerTrainer):
 
     def new_head(self) -> tuple[Tensor, Tensor]:
         dataset: Any = self.supervision.validation
-        items = [dataset[i] for i in range(len(dataset))]
-        labels = np.array([int(item["labels"]) for item in items])
-        groups = np.array([int(item["group"]) for item in items])
+        labels, groups = np.array(class_labels(dataset)), np.array(column(dataset, "group"))
         _, features = self.predict_features(self.model, dataset)  # type: ignore[arg-type]
         raw = features.double().numpy()
         mean, deviation = raw.mean(axis=0), raw.std(axis=0)

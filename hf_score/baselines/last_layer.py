@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
+from ..base_trainer import class_labels
 from ..errors import DataError, HFScoreError
 from ..models import classifier_head
 from .base import BaselineConfig, BaselineTrainer
@@ -30,11 +31,7 @@ class LastLayerTrainer(BaselineTrainer):
         """Compute the new head and put it in; there are no steps to resume."""
         model: Any = self.model
         model.to(self.args.device)
-        weight, bias = self.new_head()
-        head = classifier_head(model)
-        with torch.no_grad():
-            head.weight.copy_(weight.to(head.weight))
-            head.bias.copy_(bias.to(head.bias))
+        self.replace_head(*self.new_head())
         self.state.epoch = 1.0
         return TrainOutput(0, 0.0, {})
 
@@ -48,7 +45,7 @@ class LastLayerTrainer(BaselineTrainer):
         if dataset is None or not len(dataset):
             raise DataError(f"{self.title} refits the head on held-out images: give them as eval_dataset.")
         logits, features = self.predict_features(self.model, dataset)  # type: ignore[arg-type]
-        return logits, features, torch.as_tensor([int(dataset[i]["labels"]) for i in range(len(dataset))])
+        return logits, features, torch.as_tensor(class_labels(dataset))
 
 
 def class_balance(labels: Tensor) -> Tensor:

@@ -56,15 +56,10 @@ class MaskTuneTrainer(BaselineTrainer):
         """(N, H, W) bool: what is hidden of each training image."""
         model: Any = self.model
         model.to(self.args.device)
-        dataset: Any = self.train_dataset
-        size, masks = self.args.per_device_eval_batch_size, []
-        with Explainer(model, batch_size=size) as explainer:
-            for start in tqdm(range(0, len(dataset), size), desc="Masks", disable=self.args.disable_tqdm):
-                rows = range(start, min(start + size, len(dataset)))
-                batch = self.data_collator([dataset[i] for i in rows])
-                explained = explainer.explain(
-                    batch["pixel_values"].to(self.args.device), batch["labels"].to(self.args.device)
-                )
+        masks = []
+        with Explainer(model, batch_size=self.args.per_device_eval_batch_size) as explainer:
+            for batch in tqdm(self.batches(self.train_dataset), desc="Masks", disable=self.args.disable_tqdm):
+                explained = explainer.explain(batch["pixel_values"], batch["labels"])
                 assert explained.relevance is not None
                 masks.append(salient(explained.relevance, deviations=self.args.masktune_deviations).cpu())
         return torch.cat(masks)

@@ -120,9 +120,7 @@ class PruSCTrainer(BaselineTrainer):
         _, features = self.predict_features(model, self.train_dataset)
         head = classifier_head(model)  # type: ignore[arg-type]
         weight, bias = refit(head, features, self.train_labels(), self.sample_weights(), pull=self.args.prusc_pull)
-        with torch.no_grad():
-            head.weight.copy_(weight.to(head.weight))
-            head.bias.copy_(bias.to(head.bias))
+        self.replace_head(weight, bias)
 
 
 class _Mask(nn.Module):

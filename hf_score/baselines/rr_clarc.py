@@ -67,13 +67,11 @@ class RRClArCTrainer(BaselineTrainer):
 
     def _means(self, model: nn.Module) -> Tensor:
         """(N, C): the layer's activations, mean over positions, of every training image."""
-        probe, size, means = find_layer(model, self.args.rr_clarc_layer), self.args.per_device_eval_batch_size, []
-        dataset: Any = self.train_dataset
+        probe, means = find_layer(model, self.args.rr_clarc_layer), []
         with eval_mode(model), torch.no_grad():
-            for start in range(0, len(dataset), size):
-                batch = self.data_collator([dataset[i] for i in range(start, min(start + size, len(dataset)))])
+            for batch in self.batches(self.train_dataset):
                 with probe.capture() as captured:
-                    model(pixel_values=batch["pixel_values"].to(self.args.device))
+                    model(pixel_values=batch["pixel_values"])
                 means.append(captured.activation.float().mean(dim=1).cpu())
         return torch.cat(means)
 

@@ -18,9 +18,14 @@ __all__ = ["RRRConfig", "RRRTrainer", "RegionTrainer", "input_gradient_penalty"]
 
 class RegionTrainer(BaselineTrainer):
     """Cross-entropy + λ · P/P₀, P a mean over the batch's images whose region of the attribute is annotated and P₀ its
-    value on the starting model, so that λ carries over between models (ours). `region_penalty` says what P is."""
+    value on the starting model, so that λ carries over between models (ours). `region_penalty` says what P is.
+
+    It starts from the ERM model (ours): the papers train from the start, but P₀ of a model with a fresh head, which
+    looks at nothing yet, is so small that the penalty would be all there is.
+    """
 
     supervision_kinds = ("regions",)
+    starts_from = "erm"
     #: At most so many images a step are penalised, and as many measure P₀ in each of four batches.
     batch_size = 16
 
@@ -36,7 +41,7 @@ class RegionTrainer(BaselineTrainer):
         """λ."""
         raise NotImplementedError
 
-    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
+    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
         """P of images (B, 3, H, W) with regions (B, H, W) bool: a scalar with a graph."""
         raise NotImplementedError
 
@@ -51,9 +56,7 @@ class RegionTrainer(BaselineTrainer):
         regions = torch.stack([self._regions[int(idx[row])] for row in chosen]).to(loss.device)
         # Gradients of gradients need full precision.
         with torch.autocast(loss.device.type, enabled=False):
-            penalty = self.region_penalty(
-                core, inputs["pixel_values"][chosen].float(), regions, inputs["labels"][chosen]
-            )
+            penalty = self.region_penalty(core, inputs["pixel_values"][chosen].float(), regions)
         return loss + self.strength() * penalty / self._scale, outputs
 
     def _starting_penalty(self, model: nn.Module) -> float:
@@ -65,8 +68,8 @@ class RegionTrainer(BaselineTrainer):
                 part = rows[start : start + self.batch_size]
                 batch = self.data_collator([self.train_dataset[row] for row in part])  # type: ignore[index]
                 regions = torch.stack([self._regions[int(i)] for i in batch["idx"]]).to(self.args.device)
-                images, labels = (batch[name].to(self.args.device) for name in ("pixel_values", "labels"))
-                values.append(float(self.region_penalty(model, images, regions, labels).detach()) * len(part))
+                images = batch["pixel_values"].to(self.args.device)
+                values.append(float(self.region_penalty(model, images, regions).detach()) * len(part))
         return max(sum(values) / len(rows), 1e-12)
 
 
@@ -101,7 +104,7 @@ class RRRTrainer(RegionTrainer):
     def strength(self) -> float:
         return self.args.rrr_lambda
 
-    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
+    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
         return input_gradient_penalty(model, pixel_values, regions).mean()
 
 

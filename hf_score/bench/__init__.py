@@ -7,17 +7,19 @@ from pathlib import Path
 
 from ..errors import HFScoreError
 from ..files import write_bytes, write_text
-from .methods import find_method, list_methods
+from .methods import METHODS, find_method
 from .plan import Cell, Plan
 from .runner import run_plan
 from .store import Store
 from .tables import document
 
-__all__ = ["Cell", "Plan", "Store", "find_method", "list_methods", "run_plan", "write_tables"]
+__all__ = ["METHODS", "Cell", "Plan", "Store", "find_method", "run_plan", "write_tables"]
 
 
 def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     """Write `tables.md`, `tables.tex` and the plots of a plan's rows into a folder, and return it.
+
+    Rows of runs that the plan no longer has stay in the file and out of the tables.
 
     Raises:
         HFScoreError: there are no rows.
@@ -27,11 +29,13 @@ def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     from .plots import against_lambda, against_supervision, before_after
 
     folder = Path(folder)
-    if not len(store.rows):
-        raise HFScoreError(f"{store.path} has no rows: run the plan first.")
+    wanted = {cell.key for cell in plan.cells()}
+    rows = store.rows[store.rows["key"].isin(wanted)] if len(store.rows) else store.rows
+    if not len(rows):
+        raise HFScoreError(f"{store.path} has no rows of {plan.path}: run the plan first.")
     pictures = []
     for plot in (against_supervision, before_after, against_lambda):
-        figure = plot(plan, store.rows)
+        figure = plot(plan, rows)
         if figure is not None:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
@@ -40,6 +44,6 @@ def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     heading = (
         f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
     )
-    write_text(folder / "tables.md", "\n".join([heading, *pictures, document(plan, store.rows)]))
-    write_text(folder / "tables.tex", document(plan, store.rows, form="latex"))
+    write_text(folder / "tables.md", "\n".join([heading, *pictures, document(plan, rows)]))
+    write_text(folder / "tables.tex", document(plan, rows, form="latex"))
     return folder

@@ -29,6 +29,7 @@ from ..base_config import BaseConfig
 from ..base_trainer import BaseTrainer
 from ..baselines import BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
+from ..baselines.supervision import in_words
 from ..data import ImageCollator, PixelDataset, load_data, preprocess, resize_mask
 from ..detection import (
     Candidates,
@@ -48,6 +49,7 @@ from ..models import load_model
 from ..penalty import margin
 from ..provenance import git_commit, hardware, versions
 from .plan import Cell, Plan, expand
+from .store import best_evaluation
 
 __all__ = ["GroupedPixels", "Job"]
 
@@ -189,7 +191,7 @@ class Job:
 
     def supervision(self, cell: Cell) -> Supervision:
         """What the cell's method declares, and nothing else."""
-        kinds = cell.spec.kinds
+        kinds = cell.trainer_class.supervision_kinds
         return Supervision(
             samples=self.samples(cell.samples) if "samples" in kinds else None,
             regions=self._region if "regions" in kinds else None,
@@ -206,6 +208,10 @@ class Job:
         region_of = self.data.regions(split)
         found = (region_of(int(idx)) for idx in chosen)
         return [None if mask is None else np.asarray(resize_mask(mask, self.processor)) for mask in found]
+
+    @cached_property
+    def _test_regions(self) -> list[np.ndarray | None]:
+        return self.regions("test", self.test.idx)
 
     def candidates(self, *, mask_share: float, mask_area: float) -> Candidates:
         """The ERM model's candidates."""
@@ -270,7 +276,7 @@ class Job:
         began = time.monotonic()
         with _PeakMemory(self.device) as peak:
             watch = _Watch(self)
-            if cell.spec.name == "erm":
+            if cell.trainer_class.name == "erm":
                 model = self.start("erm")
                 watch.add(model, epoch=float(self.model_spec["erm"].get("num_train_epochs", 0)), selection=None)
             else:
@@ -283,17 +289,13 @@ class Job:
             "seed": cell.seed,
             "name": cell.name,
             "title": cell.title,
-            "method": cell.spec.name,
-            "supervision": cell.spec.supervision.replace("decisions", "oracle decisions"),
-            "kinds": ",".join(cell.spec.kinds),
+            "method": cell.trainer_class.name,
+            "supervision": in_words(cell.trainer_class.supervision_kinds).replace("decisions", "oracle decisions"),
+            "kinds": ",".join(cell.trainer_class.supervision_kinds),
             "ablation": cell.ablation,
             "image_size": int(self.train.pixel_values.shape[-1]),
             "selection": chosen["selection"],
             **{name: chosen[name] for name in ("epoch", *_MEASURES)},
-            "oracle_epoch": watch.oracle["epoch"],
-            "oracle_worst_group_accuracy": watch.oracle["worst_group_accuracy"],
-            "oracle_accuracy": watch.oracle["accuracy"],
-            "last_worst_group_accuracy": watch.rows[-1]["worst_group_accuracy"],
             **self.effect(model),
             "history": json.dumps(watch.rows),
             "settings": cell.settings,
@@ -306,25 +308,24 @@ class Job:
         return row
 
     def _fit(self, cell: Cell, watch: _Watch) -> PreTrainedModel:
-        spec = cell.spec
+        trainer_class = cell.trainer_class
         supervision = self.supervision(cell)
-        model = self.start(spec.starts_from)
-        config = self._config(spec.config_class, cell.config)
+        model = self.start(trainer_class.starts_from)
+        config = self._config(trainer_class.config_class, cell.config)
         extra: dict[str, Any] = {}
-        if issubclass(spec.trainer_class, BaselineTrainer):
+        if issubclass(trainer_class, BaselineTrainer):
             extra["supervision"] = supervision
-            extra["reference_model"] = self.start(spec.reference) if spec.reference else None
+            extra["reference_model"] = self.start(trainer_class.reference) if trainer_class.reference else None
         else:
             extra["spurious_samples"] = supervision.samples
-        anytime = getattr(spec.trainer_class, "anytime", True)
         set_seed(self.seed)
-        trainer: BaseTrainer = spec.trainer_class(
+        trainer: BaseTrainer = trainer_class(
             model,
             config,
             train_dataset=self.train,
             eval_dataset=self.held_out,
             processing_class=self.processor,
-            callbacks=[watch, _SomeEpochs(self.plan.evaluations if anytime else 0)],
+            callbacks=[watch, _SomeEpochs(self.plan.evaluations if trainer_class.anytime else 0)],
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
@@ -361,9 +362,8 @@ class Job:
         nothing = dict.fromkeys(("relevance_in_region", "insertion_effect", "insertion_flips"))
         if len(self.data.regions("test")) == 0:
             return nothing
-        labels = self.test.labels
+        labels, known = self.test.labels, self._test_regions
         places = range(len(labels))
-        known = dict(zip(places, self.regions("test", self.test.idx), strict=True))
         with_region = [p for p in places if known[p] is not None]
         shown = [with_region[i] for i in np.linspace(0, len(with_region) - 1, min(64, len(with_region))).astype(int)]
         masks = np.stack([region for p in shown if (region := known[p]) is not None])
@@ -424,13 +424,8 @@ class _Watch(TrainerCallback):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The evaluation with the best label-free estimate; the later one of equals."""
-        return max(reversed(self.rows), key=lambda row: row["selection"] or 0.0)
-
-    @property
-    def oracle(self) -> dict[str, Any]:
-        """The evaluation with the best worst group of the validation set: an oracle's choice."""
-        return max(reversed(self.rows), key=lambda row: row.get("validation", 0.0))
+        """The evaluation that a label-free choice takes."""
+        return best_evaluation(self.rows, by="selection")
 
     def restore(self, model: PreTrainedModel) -> None:
         """The weights of `chosen`."""

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from ..base_trainer import BaseTrainer
 from ..errors import HFScoreError
-from .methods import MethodSpec, find_method
+from .methods import find_method
 
 __all__ = ["Cell", "Plan"]
 
@@ -47,7 +48,7 @@ class Cell:
     seed: int
     name: str
     title: str
-    spec: MethodSpec
+    trainer_class: type[BaseTrainer]
     config: dict[str, Any]
     samples: dict[str, Any]
     round: int
@@ -114,7 +115,7 @@ class Plan:
         """
         cells = []
         for fields in self.methods:
-            spec = find_method(fields["method"])
+            trainer_class = find_method(fields["method"])
             for set_name, model_name in itertools.product(self.sets, self.models):
                 in_model = self.models[model_name].get("sets", self.sets)
                 if set_name not in fields.get("sets", self.sets) or set_name not in in_model:
@@ -122,25 +123,35 @@ class Plan:
                 if model_name not in fields.get("models", self.models):
                     continue
                 for seed in fields.get("seeds", self.sets[set_name].get("seeds", self.seeds)):
-                    cells += [self._cell(fields, spec, set_name, model_name, seed, point) for point in _grid(fields)]
+                    cells += [
+                        self._cell(fields, trainer_class, set_name, model_name, seed, point) for point in _grid(fields)
+                    ]
         wanted = [c for c in cells if all(str(getattr(c, k)) in v for k, v in (only or {}).items())]
         return sorted(wanted, key=lambda c: (c.round, c.seed))
 
     def _cell(
-        self, fields: dict[str, Any], spec: MethodSpec, set_name: str, model_name: str, seed: int, point: dict
+        self,
+        fields: dict[str, Any],
+        trainer_class: type[BaseTrainer],
+        set_name: str,
+        model_name: str,
+        seed: int,
+        point: dict,
     ) -> Cell:
         model, data = self.models[model_name], self.sets[set_name]
-        name = fields.get("name", spec.name)
+        name = fields.get("name", trainer_class.name)
         own = [fields.get("by_model", {}).get(model_name, {}), fields.get("by_set", {}).get(set_name, {})]
-        schedule = model["erm"] if spec.starts_from == "pretrained" else model["finetune"]
+        schedule = model["erm"] if trainer_class.starts_from == "pretrained" else model["finetune"]
         config = {**schedule, **fields.get("config", {}), **point}
         of_set = data.get("by_model", {}).get(model_name, {})
-        samples = {**data.get("samples", {}), **of_set, **fields.get("samples", {})} if "samples" in spec.kinds else {}
+        samples = {**data.get("samples", {}), **of_set, **fields.get("samples", {})}
         for more in own:
             config |= {k: v for k, v in more.items() if k != "samples"}
-            samples |= more.get("samples", {}) if "samples" in spec.kinds else {}
+            samples |= more.get("samples", {})
+        if "samples" not in trainer_class.supervision_kinds:
+            samples = {}
         decides = {
-            "method": spec.name,
+            "method": trainer_class.name,
             "load": [data["load"], model["load"]],
             "erm": model["erm"],
             "config": config,
@@ -154,8 +165,8 @@ class Plan:
             model=model_name,
             seed=seed,
             name=name,
-            title=fields.get("title", spec.title),
-            spec=spec,
+            title=fields.get("title", trainer_class.title),
+            trainer_class=trainer_class,
             config=config,
             samples=samples,
             round=fields.get("round", 1),

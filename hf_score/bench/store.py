@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from ..errors import HFScoreError
 from ..files import write_bytes
 
-__all__ = ["Store"]
+__all__ = ["Store", "best_evaluation"]
 
 
 class Store:
@@ -47,3 +48,13 @@ class Store:
         buffer = io.BytesIO()
         self.rows.to_parquet(buffer, index=False)
         write_bytes(self.path, buffer.getvalue())
+
+
+def best_evaluation(history: Sequence[dict[str, Any]], *, by: Literal["selection", "validation"]) -> dict[str, Any]:
+    """The evaluation of a run that a choice takes; the later one of equals.
+
+    Args:
+        history: the run's evaluations in their order.
+        by: the label-free estimate, or the worst group of a validation set, which only an oracle has.
+    """
+    return max(reversed(history), key=lambda evaluation: evaluation.get(by) or 0.0)

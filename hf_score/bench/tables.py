@@ -11,6 +11,7 @@ import pandas as pd
 from ..baselines import KINDS
 from ..report.summary import spread
 from .plan import Plan
+from .store import best_evaluation
 
 __all__ = ["chosen_runs", "document", "overview", "set_table"]
 
@@ -44,7 +45,7 @@ def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
     """
     rows = rows.copy()
     if oracle:
-        best = [max(reversed(json.loads(h)), key=lambda row: row.get("validation", 0.0)) for h in rows["history"]]
+        best = [best_evaluation(json.loads(history), by="validation") for history in rows["history"]]
         for name in ("worst_group_accuracy", "accuracy", "mean_group_accuracy", "weighted_accuracy"):
             rows[name] = [row[name] for row in best]
         rows["_by"] = [row.get("validation", 0.0) for row in best]

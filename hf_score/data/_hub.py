@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-__all__ = ["HUB_ID", "first_line", "hub_problem"]
+from hf_score.errors import first_line
+
+__all__ = ["HUB_ID", "hub_problem"]
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
@@ -29,11 +31,6 @@ def hub_problem(error: BaseException) -> str:
     if any(isinstance(cause, DatasetNotFoundError) for cause in causes):
         return "the Hub has no public data set of that name: check the spelling, or log in with `hf auth login`"
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text (its class where there is none), without the closing full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,8 +12,7 @@ from datasets import Dataset, Image
 from PIL import Image as PILImage
 from PIL import ImageOps
 
-from hf_score.data._hub import first_line
-from hf_score.errors import DataError
+from hf_score.errors import DataError, first_line
 
 __all__ = ["Regions", "find_masks"]
 

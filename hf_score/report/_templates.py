@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,41 @@ _MODEL_CARDS = Path(__file__).parents[2] / "model_cards"
 
 def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2.Environment:
     """The templates of a package; parts of the results that are optional may be missing in them."""
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.FileSystemLoader(_MODEL_CARDS)]),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    templates.filters["fold"] = fold
+    return templates
+
+
+def fold(command: str, width: int = 88) -> str:
+    r"""A long command line over several, broken before options, that a shell still reads as the same one.
+
+    >>> print(fold("train --data 'my  images' --rate 2e-3", width=24))
+    train \
+        --data 'my  images' \
+        --rate 2e-3
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an unbalanced quote: better long than another command
+        return command
+    options: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("-"):
+            options.append([])
+        options[-1].append(shlex.quote(word))
+    lines = [""]
+    for option in (" ".join(words) for words in options if words):
+        if lines[-1].strip() and len(lines[-1]) + 1 + len(option) + 2 > width:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {option}" if lines[-1] else option
+    return "\n".join(lines)
 
 
 def how_decided(results: Mapping[str, Any]) -> str:

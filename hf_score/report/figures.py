@@ -5,6 +5,7 @@ Images and numbers in, an image out: no model, no file, and no global plotting s
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 from ..errors import HFScoreError
 from .summary import summarise
 
-__all__ = ["contact_sheet", "group_bars", "heatmap_pairs", "overlay", "training_curves"]
+__all__ = ["contact_sheet", "group_bars", "heatmap_pairs", "overlay", "png_bytes", "training_curves"]
 
 Colour = tuple[int, int, int]
 
@@ -54,6 +55,13 @@ SPARE_COLOURS = ("#009e73", "#d55e00")
 SMALLEST_TILE = 112
 SHEET_WIDTH = 1440
 GAP = 6
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as the content of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def contact_sheet(

@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import HFScoreError
 from ..files import write_text
 from ._templates import environment, how_decided
-from .figures import group_bars, training_curves
+from .figures import group_bars, png_bytes, training_curves
 from .sanitise import sanitise
 from .summary import judge, summarise, table_cells
 
@@ -108,11 +108,9 @@ def _by_name(counts: Any, dataset: Mapping[str, Any]) -> dict[str, int] | None:
 
 def _data_uri(image: Image.Image) -> str:
     """PNG, or JPEG where a PNG of photographs would make the page heavy."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    kind = "png"
-    if buffer.tell() > PNG_LIMIT:
+    kind, content = "png", png_bytes(image)
+    if len(content) > PNG_LIMIT:
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        kind, content = "jpeg", buffer.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -199,17 +199,27 @@ def render_table(results: Mapping[str, Any], format: Literal["text", "markdown"]
 
     Args:
         results: the content of `results.json`.
-        format: `"text"` for a terminal, `"markdown"` for READMEs and model cards.
+        format: `"text"` for a terminal, `"markdown"` for READMEs and model cards: there the groups have a table of
+            their own, below, for a page that is too wide hides its last columns.
         width: columns of the terminal; a text table that is wider goes on in further blocks, each starting with the
             methods again.
     """
     header, rows = table_cells(results)
-    if format == "markdown":
-        lines = [header, ["---", *("---:" for _ in header[1:-1]), "---"], *rows]
-        head, rule, *body = ([_escape_markdown(cell) for cell in line] if line[0] != "---" else line for line in lines)
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body))
-    first_group = len(header) - 1 - len(_group_names(results))
-    return _text_table(header, rows, width, first_group)
+    first_group, last = len(header) - 1 - len(_group_names(results)), len(header) - 1
+    if format == "text":
+        return _text_table(header, rows, width, first_group)
+    parts = [[*range(first_group), last], [0, *range(first_group, last)]]
+    tables = [
+        _markdown_table([[line[i] for i in part] for line in (header, *rows)]) for part in parts if len(part) > 1
+    ]
+    return "\n\n".join(tables)
+
+
+def _markdown_table(lines: list[list[str]]) -> str:
+    """The first line is the header; names are to the left, figures to the right."""
+    head, *body = ([_escape_markdown(cell) for cell in line] for line in lines)
+    rule = ["---" if name in ("method", "supervision") else "---:" for name in lines[0]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body))
 
 
 def _escape_markdown(text: str) -> str:

@@ -25,7 +25,7 @@ from ..data.benchmarks import find_benchmark
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
 from ..files import atomic_folder, write_json, write_text
-from ..hub import OPEN_LICENCES, check_checkpoint, push_files
+from ..hub import check_checkpoint, is_open_licence, push_files
 from ..report._templates import environment
 from ..report.card import TAGS
 from ..report.sanitise import sanitise
@@ -99,7 +99,7 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         if model_id is None:
             _copy_checkpoint(run_folder / "model", folder / "debiased")
         benchmark = find_benchmark(dataset)
-        if benchmark is not None and benchmark.licence.lower() in OPEN_LICENCES:
+        if benchmark is not None and is_open_licence(benchmark.licence):
             kept = {name: arguments[name] for name in ("held_out", "drop_minority")}
             data = load_data(dataset, **kept, verify=False)  # the run did
             settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."

@@ -48,7 +48,6 @@ HELD_OUT = biased(96, minority=0.08, seed=1)
 VALIDATION = biased(96, minority=0.5, seed=2)
 TEST = biased(128, minority=0.5, seed=3)
 GROUPS = dict(zip(TRAIN.idx.tolist(), TRAIN.group.tolist(), strict=True))
-MINORITY = TRAIN.group % 2 != TRAIN.labels
 
 
 def fields(folder, epochs=6):
@@ -161,6 +160,13 @@ def test_lff_weights_what_the_biased_model_finds_harder(tmp_path):
     assert again.tolist() == pytest.approx([(2.0 / 4.0) / (2.0 / 4.0 + 1.0)])
 
 
+def test_lff_weighs_the_minority_more(tmp_path):
+    data = biased(192, minority=0.08, seed=0, edge_strength=0.0)
+    trainer = fit("lff", tmp_path, epochs=8, train=data)
+    weights, minority = trainer._difficulty(data.idx, trainer._losses), data.group % 2 != data.labels
+    assert weights[minority].mean() > weights[~minority].mean()
+
+
 def test_generalised_cross_entropy_has_the_papers_gradient():
     logits = torch.randn(5, 3, dtype=torch.double, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0, 1])
@@ -250,6 +256,13 @@ def test_afr_weights_fall_with_the_probability_of_the_true_class(erm, tmp_path):
     p = [math.exp(2) / (math.exp(2) + 1), 1 / (1 + math.exp(2)), math.exp(1) / (math.exp(1) + 1)]
     expected = [0.25 * math.exp(-4 * p[0]), 0.25 * math.exp(-4 * p[1]), 0.5 * math.exp(-4 * p[2])]
     assert trainer.weights(logits, labels).tolist() == pytest.approx(expected)
+
+
+def test_afr_weighs_the_minority_more(erm, tmp_path):
+    trainer = fit("afr", tmp_path, model=copy_of(erm))
+    weights = trainer.weights(trainer.predict_logits(erm, bare(HELD_OUT)), HELD_OUT.labels)
+    minority = HELD_OUT.group % 2 != HELD_OUT.labels
+    assert weights[minority].mean() > weights[~minority].mean()
 
 
 def test_a_refit_is_where_the_gradient_vanishes():

@@ -47,6 +47,13 @@ def write_masks(folder: Path, data: Path) -> None:
             Image.fromarray(mask).save(folder / path.parent.name / path.name)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread gains nothing on models of this size, and waits for a core where there is none."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the programs that are started
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")

@@ -33,13 +33,15 @@ from hf_score.report import contact_sheet, write_report
 
 
 class Client:
-    def __init__(self, hub: HubServer, root: Path) -> None:
-        self.hub, self.root = hub, root
+    """Run Python code in a fresh process that is logged in at `hub` and has an empty cache of its own."""
+
+    def __init__(self, hub: HubServer, root: Path, python: str | Path = sys.executable) -> None:
+        self.hub, self.root, self.python = hub, root, python
 
     def __call__(self, code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         home = tempfile.mkdtemp(dir=self.root, prefix="home")
         variables = self.hub.environment(home) | {"OMP_NUM_THREADS": "1"} | environment
-        command = [sys.executable, "-c", code, *map(str, arguments)]
+        command = [str(self.python), "-c", code, *map(str, arguments)]
         result = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=home, timeout=300)
         assert result.returncode == 0, result.stderr
         return result
@@ -117,7 +119,6 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 @pytest.fixture
 def client(hub: HubServer, tmp_path: Path) -> Client:
-    """Run Python code in a fresh process that is logged in at `hub` and has an empty cache of its own."""
     return Client(hub, tmp_path)
 
 

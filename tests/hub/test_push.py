@@ -1,12 +1,17 @@
 """`push_run` with the real client against the loopback Hub, and the way back through `pipeline`."""
 
+import hashlib
 import json
 import shutil
+import sys
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, parse_eval_result_entries
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hf_score.cli import main
 from hf_score.errors import HFScoreError
@@ -80,12 +85,14 @@ def test_tags_and_results_in_both_forms_of_metadata(pushed):
 
 
 def test_neither_token_nor_local_path_leaves_the_machine(pushed):
-    home = str(pushed.run_folder.parents[1])
-    for path in pushed.hub.root.iterdir():
-        content = path.read_bytes()
+    files = pushed.hub.files(pushed.repo_id)
+    contents = {path.name: path.read_bytes() for path in pushed.hub.root.iterdir()}
+    assert {hashlib.sha256(content).hexdigest() for content in files.values()} == set(contents)  # nothing else went up
+    for content in contents.values():  # safetensors and their metadata, JSON, page, card and pictures
         assert pushed.hub.token.encode() not in content
         assert b"secret" not in content
-        assert home.encode() not in content
+        for folder in (pushed.run_folder.parents[1], Path.cwd(), sys.prefix):
+            assert str(folder).encode() not in content
     uploads = [authorization for _, path, authorization in pushed.hub.requests if path.startswith("/_lfs/")]
     assert uploads
     assert set(uploads) == {None}
@@ -187,7 +194,7 @@ def test_a_token_in_a_file_is_refused_wherever_it_lies(run_folder, place, secret
     assert secret not in str(error.value)
 
 
-@pytest.mark.parametrize("place", ["model/config.json", "report/index.html"])
+@pytest.mark.parametrize("place", ["model/config.json", "model/model.safetensors", "report/index.html"])
 @pytest.mark.parametrize("which", ["run", "working folder", "home"])
 def test_a_local_path_in_a_file_is_refused(run_folder, tmp_path, monkeypatch, place, which):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -199,6 +206,21 @@ def test_a_local_path_in_a_file_is_refused(run_folder, tmp_path, monkeypatch, pl
     }[which]
     (run_folder / place).write_text("x" * ((1 << 20) - 8) + f' "{folder}" ')
     with pytest.raises(HFScoreError, match=f"^{place.removeprefix('model/')} holds the local path /.*: take it out"):
+        push_run(run_folder, "tester/m", token="hf_unused")
+
+
+@pytest.mark.parametrize("spelt", [json.dumps, quote, str])
+def test_a_local_path_is_found_however_it_is_spelt(run_folder, tmp_path, monkeypatch, spelt):
+    monkeypatch.setenv("HOME", str(tmp_path / "zoë und max"))
+    (run_folder / "model" / "config.json").write_text(f"x {spelt(f'{tmp_path}/zoë und max/runs')} y")
+    with pytest.raises(HFScoreError, match=r"^config.json holds the local path /.*: take it out"):
+        push_run(run_folder, "tester/m", token="hf_unused")
+
+
+def test_a_local_path_in_the_metadata_of_safetensors_is_refused(run_folder):
+    weights = run_folder / "model" / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "made_in": str(run_folder / "model")})
+    with pytest.raises(HFScoreError, match=r"^model.safetensors holds the local path /.*: take it out"):
         push_run(run_folder, "tester/m", token="hf_unused")
 
 

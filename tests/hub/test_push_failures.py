@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hub_server import Refusal
@@ -176,3 +177,30 @@ def test_killed_half_way_and_repeated_is_one_clean_commit(hub, run_folder, tmp_p
     files = hub.files("tester/m")
     assert {name for name in files if name.endswith(".safetensors")} == {"model.safetensors", "more.safetensors"}
     assert files["model.safetensors"] == (run_folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_killed_while_the_hub_commits_and_repeated_is_one_commit_too(hub, logged_in, run_folder, tmp_path):
+    """SIGKILL when everything has been sent and no answer has come: the Hub has the commit, the user does not know."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold_the_commit(method, path):
+        if "/commit/" in path:
+            asked.set()
+            go_on.wait(300)
+
+    hub.intercept = hold_the_commit
+    environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", PUSH, str(run_folder)], env=environment)
+    assert asked.wait(300)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    go_on.set()
+    deadline = time.monotonic() + 60
+    while len(hub.commits("tester/m")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    files = hub.files("tester/m")
+    assert files["model.safetensors"] == (run_folder / "model" / "model.safetensors").read_bytes()
+
+    push_run(run_folder, "tester/m", publish_images=False)
+    assert hub.commits("tester/m") == ["initial commit", "Upload model with hf-score"]
+    assert hub.files("tester/m") == files

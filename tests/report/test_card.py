@@ -1,4 +1,6 @@
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -100,15 +102,18 @@ def test_what_is_not_known_is_not_in_the_card(results):
     card = render_model_card(results, model_name="m")
     assert "None" not in card
     assert "Undefined" not in card
-    for text in ("at commit", "Versions:", "minutes", "All settings", "fingerprint"):
+    for text in ("Commit", "Versions:", "minutes", "All settings", "fingerprint"):
         assert text not in card
     assert "Hardware: not recorded" in card
-    assert "Emissions were not measured." in card
+    assert "Emissions: not measured" in card
 
 
 def test_measured_emissions_are_told(results):
     results["methods"]["score"]["runs"][0]["emissions_kg"] = 0.0123
-    assert "12.3 g of CO₂ equivalents, measured by codecarbon" in render_model_card(results, model_name="m")
+    assert (
+        "12.3 g of CO₂ equivalents for the training of this checkpoint, measured by codecarbon"
+        in render_model_card(results, model_name="m")
+    )
 
 
 def test_penalty_on_neurons_is_described(results):
@@ -146,3 +151,12 @@ def test_a_run_that_is_not_there(results):
         render_model_card(results, model_name="m", seed=7)
     with pytest.raises(HFScoreError, match="no run of method 'jtt'"):
         render_model_card(results, model_name="m", method="jtt")
+
+
+def test_a_long_command_is_folded_into_the_same_command(results):
+    command = "accelerate launch --cpu run_score.py " + " ".join(f"--option_{i} 'value  {i}'" for i in range(20))
+    results["command"] = command
+    card = render_model_card(results, model_name="m")
+    (shown,) = re.findall(r"```bash\n(.*?)\n```", card, re.DOTALL)
+    assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command)
+    assert max(len(line) for line in shown.splitlines()) <= 88

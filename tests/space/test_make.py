@@ -2,8 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from hf_score.space import make_space, render_readme
 
 pytest.importorskip("gradio")
 TEMPLATES = Path(hf_score.space.__file__).parent / "templates"
+UV = shutil.which("uv", path=sysconfig.get_path("scripts"))
 
 
 def settings(folder):
@@ -104,17 +108,27 @@ def test_it_brings_the_whole_package_but_no_data(make_run, tmp_path):
     assert brought == {part for part in parts if part.suffix != ".parquet"}
 
 
-@pytest.mark.slow  # a process that imports everything anew
-def test_it_runs_alone_with_the_package_it_brings(make_run, tmp_path):
+@pytest.mark.slow  # an environment with its own PyTorch: 6 GB, linked where uv has it in its cache
+@pytest.mark.skipif(UV is None, reason="uv, which `make setup` installs, makes the environment")
+def test_it_starts_as_the_platform_starts_it(make_run, tmp_path):
+    """`pip install -r requirements.txt` in an empty environment, then `python app.py`."""
     folder = make_space(make_run([WITH_SQUARE]), tmp_path / "space")
-    code = "import app, hf_score; print(hf_score.__file__, repr(app.HEATMAPS_OFF), len(app.demo.fns))"
-    # -P and an empty PYTHONPATH: what is importable is what is installed and, put in front, the Space's folder.
-    code = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
-    result = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}
+    python = tmp_path / "empty" / "bin" / "python"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
+    subprocess.run(
+        [UV, "pip", "install", "--quiet", "--python", python, "-r", "requirements.txt"], cwd=folder, check=True
     )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [str(folder / "hf_score" / "__init__.py"), "''", "4"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1"}
+    server = subprocess.Popen([python, "app.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stdout)))
+        with urllib.request.urlopen(f"{found[0]}/config", timeout=60) as answer:
+            page = answer.read().decode()
+    finally:
+        server.terminate()
+        server.wait()
+    assert "Shortcut or not: fashion_patch" in page
+    assert "Heatmaps are off" not in page  # hf-score, which the Space brings, explains
 
 
 def test_refusals_leave_everything_as_it_was(make_run, tmp_path, capsys):

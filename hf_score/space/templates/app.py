@@ -100,8 +100,8 @@ def describe_change(before: dict[str, float], after: dict[str, float], label: st
     old, new = next(iter(before)), next(iter(after))
     answer = f"it still says **{new}**" if old == new else f"it changes its answer from **{old}** to **{new}**"
     low, high = round(100 * before[label]), round(100 * after[label])
-    points = f"{high - low:+d}".replace("-", "−")
-    return f"With the patch {answer}. “{label}” goes from {low} % to {high} % ({points} points)."
+    points = f"{high - low:+d} point{'' if abs(high - low) == 1 else 's'}".replace("-", "−")
+    return f"With the patch {answer}. “{label}” goes from {low} % to {high} % ({points})."
 
 
 def build(config: dict) -> gr.Blocks:
