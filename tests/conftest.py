@@ -1,4 +1,4 @@
-"""What the whole suite shares: no downloads, two threads, and the optional folder of real images."""
+"""What the whole suite shares: no downloads, one thread in each of two processes, and the optional folder of real images."""
 
 import os
 
@@ -12,9 +12,9 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
-    """The suite is written for two cores; more threads only make small tensors slower."""
-    torch.set_num_threads(2)
+def one_thread():
+    """The suite runs in two processes on two cores; more threads only make small tensors slower."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

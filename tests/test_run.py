@@ -44,7 +44,7 @@ def folder_of_squares(folder: Path, *, classes: int = 2, extra: dict | None = No
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     command = [sys.executable, str(ROOT / "examples" / "run_score.py"), "--dataset", "fashion_patch", *TINY]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--output_dir", str(folder)], capture_output=True, text=True, env=environment, check=False
     )

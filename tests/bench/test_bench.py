@@ -60,7 +60,7 @@ def write_plan(folder, **changes):
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """The plan's folder after one run."""
-    torch.set_num_threads(2)  # as in the tests, so that a second run can give the same numbers
+    torch.set_num_threads(1)  # as in the tests, so that a second run can give the same numbers
     folder = tmp_path_factory.mktemp("bench")
     run_plan(Plan(write_plan(folder)), folder / "plan.parquet", cache=folder / "cache")
     return folder
