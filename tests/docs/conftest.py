@@ -48,10 +48,9 @@ def write_masks(folder: Path, data: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second thread gains nothing on models of this size, and waits for a core where there is none."""
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the programs that are started
+def programs_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As this process; a second thread waits for a core that it does not need."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
