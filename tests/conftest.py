@@ -1,4 +1,4 @@
-"""What the whole suite shares: no downloads, one thread in each of two processes, and the optional folder of real images."""
+"""What the whole suite shares: no downloads, one thread per process, and the optional folder of real images."""
 
 import os
 

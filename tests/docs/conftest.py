@@ -47,6 +47,12 @@ def write_masks(folder: Path, data: Path) -> None:
             Image.fromarray(mask).save(folder / path.parent.name / path.name)
 
 
+@pytest.fixture(autouse=True)
+def programs_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As this process; a second thread waits for a core that it does not need."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")

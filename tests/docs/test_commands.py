@@ -176,12 +176,13 @@ def execute(words: list[str], *, finished: Path, hub: HubServer) -> None:
         short = ["--erm_epochs", "1", "--num_train_epochs", "1", "--num_seeds", "1"]
         call([*line.split(), *short], CUDA_VISIBLE_DEVICES="")
         assert (Path("runs") / "demo" / "report" / "index.html").is_file()
-    elif step == "push":
+    elif "--repo_id" in words:
         if not Path("runs/mine/model").is_dir():  # "after a whole run"
             shutil.rmtree("runs/mine")
             shutil.copytree(finished, "runs/mine")
         call(words, env=hub.environment(Path.cwd() / "home"))
-        assert "model.safetensors" in hub.files(words[words.index("--repo_id") + 1])
+        kind, needed = ("model", "model.safetensors") if step == "push" else ("space", "app.py")
+        assert needed in hub.files(words[words.index("--repo_id") + 1], repo_type=kind)
     elif step == "review" and "--export" not in words:
         review(words)
     elif step in STEPS:

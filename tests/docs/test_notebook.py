@@ -9,7 +9,7 @@ NOTEBOOK = ROOT / "docs" / "tutorials" / "notebook.ipynb"
 
 
 def printed(cell) -> str:
-    return "".join(output.get("text", "") for output in cell.outputs)
+    return "".join(output.get("text", "") for output in cell.get("outputs", []))
 
 
 def test_the_notebook_is_committed_as_it_ran():
