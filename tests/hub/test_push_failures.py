@@ -147,6 +147,14 @@ def test_invalid_card_is_refused_before_anything_is_uploaded(hub, logged_in, run
     assert hub.files("tester/m") == {}
 
 
+def kill_a_push(run_folder, environment, *, when: threading.Event) -> None:
+    """Push from a process of its own, and SIGKILL it."""
+    process = subprocess.Popen([sys.executable, "-c", PUSH, str(run_folder)], env=environment)
+    assert when.wait(300)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+
+
 def test_killed_half_way_and_repeated_is_one_clean_commit(hub, run_folder, tmp_path):
     """SIGKILL while one of two large files is up and the other is not."""
     (run_folder / "model" / "more.safetensors").write_bytes(b"\0" * 1000)
@@ -162,10 +170,7 @@ def test_killed_half_way_and_repeated_is_one_clean_commit(hub, run_folder, tmp_p
 
     hub.intercept = hold_the_second
     environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", PUSH, str(run_folder)], env=environment)
-    assert second.wait(300)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    kill_a_push(run_folder, environment, when=second)
     go_on.set()
     assert hub.files("tester/m") == {}
     assert hub.commits("tester/m") == ["initial commit"]
@@ -189,11 +194,7 @@ def test_killed_while_the_hub_commits_and_repeated_is_one_commit_too(hub, logged
             go_on.wait(300)
 
     hub.intercept = hold_the_commit
-    environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", PUSH, str(run_folder)], env=environment)
-    assert asked.wait(300)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    kill_a_push(run_folder, hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}, when=asked)
     go_on.set()
     deadline = time.monotonic() + 60
     while len(hub.commits("tester/m")) < 2 and time.monotonic() < deadline:
