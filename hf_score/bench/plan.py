@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..base_trainer import BaseTrainer
-from ..errors import HFScoreError
+from ..errors import HFScoreError, first_line
 from .methods import find_method
 
 __all__ = ["Cell", "Plan"]
@@ -78,7 +78,7 @@ class Plan:
         try:
             content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise HFScoreError(f"cannot read the plan {path} ({str(error).splitlines()[0]}): correct it.") from error
+            raise HFScoreError(f"cannot read the plan {path} ({first_line(error)}): correct it.") from error
         if not isinstance(content, dict):
             raise HFScoreError(f"the plan {path} is not a mapping: give it the sections seeds, sets, models, methods.")
         self._check(content, _SECTIONS, "the plan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,20 @@ def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
             taken[level] = taken.get(level, 0) + 1
             values = 100 * mine["worst_group_accuracy"].astype(float)
             colour = _COLOURS.get(name, "#2b6cb0")
-            axis.errorbar(place, values.mean(), values.std(), fmt="o", ms=4, color=colour, lw=1)
+            spread = values.std() if len(values) > 1 else 0.0
+            axis.errorbar(place, values.mean(), spread, fmt="o", ms=3, color=colour, lw=1)
             axis.annotate(
                 mine["title"].iloc[0],
-                (place, values.mean()),
-                rotation=60,
+                (place, values.mean() + spread),
+                rotation=90,
+                ha="center",
+                va="bottom",
                 fontsize=5,
-                xytext=(2, 3),
+                xytext=(0, 4),
                 textcoords="offset points",
                 color=colour,
             )
-        axis.set_xticks(range(len(levels)), [level.replace(" of ", "\nof ") for level in levels], fontsize=5)
+        axis.set_xticks(range(len(levels)), [textwrap.fill(level, 15) for level in levels], fontsize=5)
         axis.set_xlim(-0.5, len(levels) - 0.3)
         axis.set_ylim(-3, 103)
     return figure
@@ -77,7 +81,10 @@ def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:
 
 
 def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
-    """Worst group and plain accuracy of SCORE against λ; None where one λ alone was run."""
+    """Worst group and plain accuracy of SCORE against λ.
+
+    None where one λ alone was run.
+    """
     runs = rows[(rows["method"] == "score") & (rows["ablation"].isna() | (rows["ablation"] == "λ"))].copy()
     runs["λ"] = [json.loads(s)["config"].get("score_lambda", 3.0) for s in runs["settings"]]
     if runs["λ"].nunique() < 2:

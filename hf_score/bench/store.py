@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ..errors import HFScoreError
+from ..errors import HFScoreError, first_line
 from ..files import write_bytes
 
 __all__ = ["Store", "best_evaluation"]
@@ -33,7 +33,7 @@ class Store:
                 self.rows = pd.read_parquet(self.path)
             except (OSError, ValueError) as error:
                 raise HFScoreError(
-                    f"cannot read {path} ({str(error).splitlines()[0]}): give rows of `hf-score bench`, or move it."
+                    f"cannot read {path} ({first_line(error)}): give rows of `hf-score bench`, or move it."
                 ) from error
 
     @property

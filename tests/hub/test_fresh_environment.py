@@ -1,19 +1,15 @@
 """The promise of a card: a pushed model runs where hf-score was never installed, and says the same to the bit."""
 
-import shutil
-import subprocess
-import sys
-import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from environments import make_environment, needs_uv
 
 from hf_score.hub import push_run
 
 from .conftest import Client, make_run
 
-UV = shutil.which("uv", path=sysconfig.get_path("scripts"))
 CNN = Path(__file__).parents[2] / "examples" / "space" / "debiased"
 # In hexadecimal: the model's logits of given pixels; then those of images that have to be enlarged, made smaller, and
 # taken as they are.
@@ -40,15 +36,13 @@ print(*(name for name in ("hf_score", "timm", "zennit", "datasets") if find_spec
 
 
 @pytest.mark.slow  # an environment with its own PyTorch: 5 GB, linked where uv has it in its cache
-@pytest.mark.skipif(UV is None, reason="uv, which `make setup` installs, makes the environment")
+@needs_uv
 @pytest.mark.parametrize("kind", ["vit", "timm"])
 def test_logits_are_identical_where_only_transformers_is_installed(hub, logged_in, checkpoint, tmp_path, kind):
     packages, checkpoint = ([], checkpoint) if kind == "vit" else (["timm"], CNN)
-    python = tmp_path / "fresh" / "bin" / "python"
     # The versions are those here, for a bit may differ between versions of PyTorch; the rest is what a user gets.
     pinned = [f"{name}=={version(name)}" for name in ("torch", "transformers", *packages)]
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
-    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *pinned, "pillow"], check=True)
+    python = make_environment(tmp_path / "fresh", *pinned, "pillow")
     run = make_run(tmp_path / "runs" / "one", checkpoint)
     push_run(run, f"tester/{kind}")
 

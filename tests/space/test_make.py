@@ -2,16 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
-import sys
-import sysconfig
 import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from environments import make_environment, needs_uv
 from hub_server import HubServer
 from huggingface_hub import SpaceCard, close_session, constants
 from packaging.requirements import Requirement
@@ -26,7 +24,6 @@ from hf_score.space import make_space, render_readme
 
 pytest.importorskip("gradio")
 TEMPLATES = Path(hf_score.space.__file__).parent / "templates"
-UV = shutil.which("uv", path=sysconfig.get_path("scripts"))
 
 
 def settings(folder):
@@ -109,15 +106,11 @@ def test_it_brings_the_whole_package_but_no_data(make_run, tmp_path):
 
 
 @pytest.mark.slow  # an environment with its own PyTorch: 6 GB, linked where uv has it in its cache
-@pytest.mark.skipif(UV is None, reason="uv, which `make setup` installs, makes the environment")
+@needs_uv
 def test_it_starts_as_the_platform_starts_it(make_run, tmp_path):
     """`pip install -r requirements.txt` in an empty environment, then `python app.py`."""
     folder = make_space(make_run([WITH_SQUARE]), tmp_path / "space")
-    python = tmp_path / "empty" / "bin" / "python"
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
-    subprocess.run(
-        [UV, "pip", "install", "--quiet", "--python", python, "-r", "requirements.txt"], cwd=folder, check=True
-    )
+    python = make_environment(tmp_path / "empty", "-r", "requirements.txt", cwd=folder)
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1"}
     server = subprocess.Popen([python, "app.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     try:
