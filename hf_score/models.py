@@ -42,7 +42,7 @@ _PLACEHOLDER = re.compile(r"(label_|class )?\d+", re.IGNORECASE)  # names that s
 def load_model(
     name_or_path: str | os.PathLike[str],
     *,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     image_size: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     from_scratch: bool = False,
@@ -55,7 +55,8 @@ def load_model(
     Args:
         name_or_path: A folder with a transformers checkpoint, a Hub id, or a timm name (`resnet18`,
             `resnet18.a1_in1k`), whose pretrained weights come from the Hub.
-        class_names: The task's classes in the order of their label ids.
+        class_names: The task's classes in the order of their label ids. None: the model's own, with the head it came
+            with.
         image_size: Side of the square input in pixels, if not the checkpoint's own. Position embeddings are
             interpolated to it (bicubic, `timm.layers.resample_abs_pos_embed`).
         weights: For a timm name, a `.safetensors` file with timm's keys to load in place of the Hub's weights.
@@ -67,7 +68,8 @@ def load_model(
         Without one the model has a new, random head and needs fine-tuning first.
 
     Raises:
-        ModelError: The model cannot be found, its weights do not fit it, or it names the classes otherwise.
+        ModelError: The model cannot be found, its weights do not fit it, it names the classes otherwise, or it was to
+            keep its head and has none.
     """
     name = os.fspath(name_or_path)
     hub = {"revision": revision, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
@@ -89,8 +91,9 @@ def load_model(
             processor = AutoImageProcessor.from_pretrained(path, **hub)
         except Exception as error:  # transformers lets the errors of several libraries through
             raise _cannot_load(path, error) from error
-        named = _check_classes(config, class_names, name)
-        _set_classes(config, class_names)
+        named = class_names is None or _check_classes(config, class_names, name)
+        if class_names is not None:
+            _set_classes(config, class_names)
         if from_scratch:
             config, processor = _resize(config, processor, image_size)
             model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
@@ -98,6 +101,8 @@ def load_model(
         else:
             model, head_loaded = _load_pretrained(path, config, hub)
             has_head = named and head_loaded
+    if class_names is None and not has_head:
+        raise ModelError(f"'{name}' has no classes of its own that it was trained to name; give a trained classifier.")
     if image_size is not None:
         if not from_scratch:
             model, processor = _resized(model, processor, image_size)
@@ -192,12 +197,14 @@ def _hub_id(architecture: str) -> str:
     return cfg.hf_hub_id if not cfg.hf_hub_id.endswith("/") else f"{cfg.hf_hub_id}{cfg.architecture}.{cfg.tag}"
 
 
-def _timm_config(architecture: str, class_names: Sequence[str]) -> Any:
+def _timm_config(architecture: str, class_names: Sequence[str] | None) -> Any:
     """The configuration that transformers needs to build, preprocess for, and save this timm model."""
     cfg = timm.get_pretrained_cfg(architecture)
     pretrained_cfg: dict[str, Any] = cfg.to_dict(remove_source=True) if cfg is not None else {}
     settings: dict[str, Any] = {"architecture": architecture.split(".")[0], "pretrained_cfg": pretrained_cfg}
     config = TimmWrapperConfig(**settings)
+    if class_names is None:
+        class_names = [f"LABEL_{i}" for i in range(pretrained_cfg.get("num_classes", 0))]
     _set_classes(config, class_names)
     return config
 

@@ -33,6 +33,7 @@ from .data.benchmarks import find_benchmark
 from .detection import (
     Candidates,
     HostImages,
+    ObjectFinder,
     Selection,
     SpuriousSamples,
     decide_at_random,
@@ -110,6 +111,17 @@ class RunArguments:
     mask_area: float = field(
         default=0.2, metadata={"help": "Largest share of the image that a mask keeps; it has to cover the shortcut."}
     )
+    object_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "For a shortcut that is all but the object (a background): masks are all but what this model, a "
+            "classifier with a head of its own such as google/vit-base-patch16-224 or a timm name, sees as the object."
+        },
+    )
+    object_weights: str | None = field(
+        default=None, metadata={"help": "Local safetensors weights for a timm name in object_model."}
+    )
+    object_share: float = field(default=0.7, metadata={"help": "Share of that model's relevance the object holds."})
     decider: Literal["auto", "file", "oracle", "proposal"] = field(
         default="auto",
         metadata={
@@ -216,6 +228,7 @@ class Run:
     def check(self) -> None:
         """Find out what is wrong with data, model or layer before anything is written."""
         self._cluster_weights()
+        _ = self._find_object
         model, _, _ = self._start
         one = self._pixel_values(self.data.train, [0])
         with Explainer(model) as explainer:  # a function without a rule shows when it runs
@@ -260,13 +273,8 @@ class Run:
             candidates = find_candidates(
                 model,
                 self.train_view,
-                dataset_fingerprint=self.data.fingerprint,
-                processor=self.processor,
-                layer=self.config.score_layer,
+                **self._explaining(),
                 num_candidates=self.arguments.num_candidates,
-                mask_share=self.arguments.mask_share,
-                mask_area=self.arguments.mask_area,
-                batch_size=self.config.per_device_eval_batch_size,
                 folder=self.folder / "scan",
                 num_workers=self.config.dataloader_num_workers,
             )
@@ -276,6 +284,30 @@ class Run:
                 self._contact_sheets(candidates, None)
             self.state.wait_for_everyone()
         return Candidates.load(folder)
+
+    def _explaining(self) -> dict[str, Any]:
+        """How candidates are explained and masked, for `find_candidates` and `explain_hits`."""
+        return {
+            "dataset_fingerprint": self.data.fingerprint,
+            "processor": self.processor,
+            "layer": self.config.score_layer,
+            "mask_share": self.arguments.mask_share,
+            "mask_area": self.arguments.mask_area,
+            "find_object": self._find_object,
+            "batch_size": self.config.per_device_eval_batch_size,
+        }
+
+    @cached_property
+    def _find_object(self) -> ObjectFinder | None:
+        a = self.arguments
+        if a.object_model is None:
+            return None
+        model, processor, _ = load_model(
+            a.object_model, class_names=None, weights=a.object_weights, trust_remote_code=a.trust_remote_code
+        )
+        model.to(self.config.device)  # type: ignore[arg-type]
+        size = self.config.per_device_eval_batch_size
+        return ObjectFinder(model, processor, share=a.object_share, batch_size=size)
 
     def _with_evidence(self, candidates: Candidates, model: PreTrainedModel) -> Candidates:
         """The candidates, with what speaks for a shortcut in them: the order in which a person looks at them."""
@@ -472,17 +504,7 @@ class Run:
             members = np.flatnonzero(labels == label)
             for position in generator.choice(members, size=min(size, len(members)), replace=False):
                 hits.append(ScanHit(math.nan, int(position), int(ids[position]), label))
-        drawn = explain_hits(
-            self.erm(),
-            self.train_view,
-            hits,
-            dataset_fingerprint=self.data.fingerprint,
-            processor=self.processor,
-            layer=self.config.score_layer,
-            mask_share=self.arguments.mask_share,
-            mask_area=self.arguments.mask_area,
-            batch_size=self.config.per_device_eval_batch_size,
-        )
+        drawn = explain_hits(self.erm(), self.train_view, hits, **self._explaining())
         return drawn.samples(decide_at_random(drawn), self.train_view, processor=self.processor)
 
     def _cluster_weights(self) -> dict[int, float]:

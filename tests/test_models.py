@@ -418,3 +418,23 @@ def test_two_heads_are_refused():
     model, _, _ = load_model("deit_tiny_distilled_patch16_224", class_names=["a", "b"], from_scratch=True)
     with pytest.raises(ModelError, match="has 2 linear heads"):
         classifier_head(model)
+
+
+def test_a_model_keeps_its_own_head_when_no_classes_are_given(vit_folder):
+    model, _, has_head = load_model(vit_folder, class_names=None)
+    assert has_head and list(model.config.id2label.values()) == CLASSES
+    saved = load_file(vit_folder / "model.safetensors")
+    assert torch.equal(model.classifier.weight, saved["classifier.weight"])
+
+
+def test_timm_weights_keep_their_own_head_when_no_classes_are_given(tmp_path):
+    torch.manual_seed(0)
+    own = timm.create_model("test_resnet")  # of 1000 classes
+    save_file(own.state_dict(), tmp_path / "own.safetensors")
+    model, _, _ = load_model("test_resnet", class_names=None, weights=tmp_path / "own.safetensors")
+    assert torch.equal(model.timm_model.get_classifier().weight, own.get_classifier().weight)
+
+
+def test_a_model_without_a_head_of_its_own_is_refused_when_no_classes_are_given():
+    with pytest.raises(ModelError, match="'test_resnet' has no classes of its own that it was trained to name"):
+        load_model("test_resnet", class_names=None, from_scratch=True)

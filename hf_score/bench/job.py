@@ -34,6 +34,7 @@ from ..data import ImageCollator, PixelDataset, load_data, preprocess, resize_ma
 from ..detection import (
     Candidates,
     HostImages,
+    ObjectFinder,
     SpuriousSamples,
     decide_at_random,
     decide_by_oracle,
@@ -60,6 +61,7 @@ SAMPLES: dict[str, Any] = {
     "num_keep": 40,
     "mask_area": 0.2,
     "mask_share": 0.95,
+    "object_share": None,  # of the pretrained model's relevance: masks are all but the object that it sees
     "threshold": 0.15,
     "wrong_share": 0.0,  # of the samples, replaced by random images of their class
 }
@@ -213,18 +215,26 @@ class Job:
     def _test_regions(self) -> list[np.ndarray | None]:
         return self.regions("test", self.test.idx)
 
-    def candidates(self, *, mask_share: float, mask_area: float) -> Candidates:
+    def candidates(self, *, mask_share: float, mask_area: float, object_share: float | None = None) -> Candidates:
         """The ERM model's candidates."""
-        folder = self.folder / f"candidates-{mask_share:g}-{mask_area:g}"
+        masks = {"mask_share": mask_share, "mask_area": mask_area, "object_share": object_share}
+        of_object = "" if object_share is None else f"-{object_share:g}"
+        folder = self.folder / f"candidates-{mask_share:g}-{mask_area:g}{of_object}"
         if not (folder / "candidates.json").is_file():
-            found = find_candidates(
-                self.start("erm"), self.train, **self._explaining(mask_share=mask_share, mask_area=mask_area)
-            )
+            found = find_candidates(self.start("erm"), self.train, **self._explaining(**masks))
             found.save(folder)
         return Candidates.load(folder)
 
-    def _explaining(self, **masks: float) -> dict[str, Any]:
-        return {"dataset_fingerprint": self.data.fingerprint, "layer": "last", "batch_size": 50, **masks}
+    def _explaining(self, *, object_share: float | None, **masks: Any) -> dict[str, Any]:
+        find_object = None if object_share is None else self._object_finder(object_share)
+        about = {"dataset_fingerprint": self.data.fingerprint, "layer": "last", "batch_size": 50}
+        return {**about, **masks, "processor": self.processor, "find_object": find_object}
+
+    def _object_finder(self, share: float) -> ObjectFinder:
+        """Of the weights that the model was fine-tuned from, with the head and the input size they came with."""
+        load = {k: v for k, v in expand(self.model_spec["load"]).items() if k != "image_size"}
+        model, processor, _ = load_model(**load, class_names=None)
+        return ObjectFinder(model.to(self.device), processor, share=share)  # type: ignore[arg-type]
 
     def samples(self, fields: dict[str, Any]) -> SpuriousSamples:
         """The spurious-positive samples that an oracle keeps, or what a control puts in their place."""
@@ -237,7 +247,7 @@ class Job:
                 f"{self.plan.path}: an oracle decides in a benchmark, and '{self.data.name}' has no regions: add "
                 "masks to its `load`."
             )
-        masks = {name: how[name] for name in ("mask_share", "mask_area")}
+        masks = {name: how[name] for name in ("mask_share", "mask_area", "object_share")}
         candidates = self.candidates(**masks)
         regions = self.regions("train", candidates.idx)
         selection = decide_by_oracle(candidates, regions, num_keep=how["num_keep"], threshold=how["threshold"])
@@ -251,7 +261,7 @@ class Job:
             samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(known)) > 0.5)
         return samples
 
-    def _with_random(self, samples: SpuriousSamples, how: dict[str, Any], masks: dict[str, float]) -> SpuriousSamples:
+    def _with_random(self, samples: SpuriousSamples, how: dict[str, Any], masks: dict[str, Any]) -> SpuriousSamples:
         """Random images in place of all samples (control), or of some of each class (a worse person)."""
         generator = np.random.default_rng(self.seed)
         labels, ids = self.train.labels.cpu().numpy(), self.train.idx.numpy()

@@ -148,6 +148,7 @@ class Plan:
         for more in own:
             config |= {k: v for k, v in more.items() if k != "samples"}
             samples |= more.get("samples", {})
+        samples = {k: v for k, v in samples.items() if v is not None}  # null: as if the set had not said it
         if "samples" not in trainer_class.supervision_kinds:
             samples = {}
         decides = {

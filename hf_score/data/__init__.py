@@ -8,7 +8,7 @@ Nothing here knows of models or of explanations.
 from hf_score.data.benchmarks import Benchmark, list_benchmarks
 from hf_score.data.building import build
 from hf_score.data.loading import ImageData, dataset_fingerprint, load_data
-from hf_score.data.pixels import ImageCollator, PixelDataset, preprocess, resize_mask, to_rgb, viewable
+from hf_score.data.pixels import ImageCollator, PixelDataset, preprocess, resize_mask, stretched, to_rgb, viewable
 from hf_score.data.regions import Regions
 from hf_score.data.streaming import stream_train
 
@@ -25,6 +25,7 @@ __all__ = [
     "preprocess",
     "resize_mask",
     "stream_train",
+    "stretched",
     "to_rgb",
     "viewable",
 ]

@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-__all__ = ["ImageCollator", "PixelDataset", "preprocess", "resize_mask", "to_rgb", "viewable"]
+__all__ = ["ImageCollator", "PixelDataset", "preprocess", "resize_mask", "stretched", "to_rgb", "viewable"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -104,6 +104,20 @@ def viewable(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
     else:
         shares = _unscaled(pixel_values, processor, (pixel_values.shape[3], pixel_values.shape[2]))
     return (shares * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def stretched(images: np.ndarray, processor: Any) -> torch.Tensor:
+    """Whole images at a model's input size: (B, 3, S, S) of (B, H, W, 3) uint8.
+
+    The processor's scaling of the values without its cropping, so that a place in the input is the same place in the
+    image. `viewable` is the way back.
+    """
+    low, high = (_pixels([Image.new("RGB", (64, 64), colour)], processor) for colour in ("black", "white"))
+    shares = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    shares = torch.nn.functional.interpolate(
+        shares, low.shape[-2:], mode="bicubic", antialias=True, align_corners=False
+    )
+    return low + shares.clamp(0, 1) * (high - low)
 
 
 def _unscaled(pixel_values: torch.Tensor, processor: Any, size: tuple[int, int]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from .candidates import Candidates, find_candidates
 from .clusters import Cluster, ClusterNeuron, cluster_candidates, describe_clusters
 from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_by_proposal
 from .masks import relevance_mask
+from .objects import ObjectFinder
 from .proposals import find_evidence
 from .samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
 from .scan import ScanHit, ScanResult, UnreadableImage, scan
@@ -16,6 +17,7 @@ __all__ = [
     "Decision",
     "ExchangedRegions",
     "HostImages",
+    "ObjectFinder",
     "ScanHit",
     "ScanResult",
     "Selection",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,7 @@ def find_candidates(
     strict: bool = False,
     folder: str | Path | None = None,
     num_workers: int = 0,
+    find_object: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Candidates:
     """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
 
@@ -229,6 +230,8 @@ def find_candidates(
         mask_share, mask_area: see `relevance_mask`.
         batch_size: images per forward pass.
         strict, folder, num_workers: see `scan`.
+        find_object: for a shortcut that is everything but the object. Masks are then all that is outside of what it
+            finds in images (B, H, W, 3) uint8, as the model sees them: (B, H, W) bool. See `ObjectFinder`.
     """
     found = scan(
         model,
@@ -257,6 +260,7 @@ def find_candidates(
         mask_share=mask_share,
         mask_area=mask_area,
         batch_size=batch_size,
+        find_object=find_object,
     )
     return replace(candidates, num_images=found.num_images, unreadable=tuple(found.unreadable))
 
@@ -272,6 +276,7 @@ def explain_hits(
     mask_share: float = 0.95,
     mask_area: float = 0.2,
     batch_size: int = 32,
+    find_object: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Candidates:
     """Explain and mask these images of the data set, shared out over processes; arguments as for `find_candidates`.
 
@@ -295,12 +300,16 @@ def explain_hits(
             targets = torch.tensor([hit.label for hit in part], device=device)
             original = explainer.explain(pixel_values, targets)
             assert original.relevance is not None
-            mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
+            images = viewable(pixel_values, processor)
+            if find_object is None:
+                mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
+            else:
+                mask = ~find_object(images).to(device)
             masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
             assert masked.layer_relevance is not None
             others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
             found = {
-                "images": torch.from_numpy(viewable(pixel_values, processor)),
+                "images": torch.from_numpy(images),
                 "heatmaps": original.relevance.float(),
                 "masks": mask,
                 "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
@@ -311,14 +320,14 @@ def explain_hits(
     explained = [arrays for _, arrays in sorted(gather_object(own), key=lambda part: part[0])]
     arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
     labels = np.array([hit.label for hit in hits], dtype=np.int64)
-    images = [PILImage.fromarray(image) for image in arrays.pop("images")]
+    seen = [PILImage.fromarray(image) for image in arrays.pop("images")]
     return Candidates(
         idx=np.array([hit.idx for hit in hits], dtype=np.int64),
         position=np.array([hit.position for hit in hits], dtype=np.int64),
         labels=labels,
         **arrays,
         cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
-        images=images,
+        images=seen,
         dataset_fingerprint=dataset_fingerprint,
         model_fingerprint=model_fingerprint(model),
         layer=probe.name,

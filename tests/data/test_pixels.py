@@ -10,7 +10,7 @@ from transformers import ViTImageProcessor
 from transformers.image_utils import load_image
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from hf_score.data import ImageCollator, load_data, preprocess, resize_mask, to_rgb
+from hf_score.data import ImageCollator, load_data, preprocess, resize_mask, stretched, to_rgb, viewable
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -129,3 +129,22 @@ def test_padding_is_outside_the_region():
     resized = resize_mask(Image.new("L", (16, 16), 255), processor)
     assert resized.sum() == 16 * 16
     assert resized[0].sum() == 0
+
+
+@pytest.mark.parametrize("make", [timm_processor, vit_processor])
+def test_stretched_images_are_whole_and_come_back_as_they_were(make):
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    pixel_values = stretched(images, make())
+    expected = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(
+        STD
+    )[:, None, None]
+    torch.testing.assert_close(pixel_values, expected, atol=1e-5, rtol=0)
+    assert np.array_equal(viewable(pixel_values, make()), images)
+
+
+def test_stretched_images_have_the_models_size_and_keep_their_edges():
+    images = np.zeros((1, 60, 40, 3), dtype=np.uint8)
+    images[:, :, 20:] = 255
+    seen = viewable(stretched(images, timm_processor()), timm_processor())
+    assert seen.shape == (1, 24, 24, 3)
+    assert (seen[:, :, :10] == 0).all() and (seen[:, :, 14:] == 255).all()
