@@ -344,44 +344,47 @@ TRAIN = """
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {here!r})
-from test_trainer import config, score_trainer, weights
+from pathlib import Path
 from safetensors.torch import save_file
-size, folder = int(sys.argv[1]), sys.argv[2]
-trainer = score_trainer(folder, optim="sgd", per_device_train_batch_size=size, max_steps=3,
-                        score_penalised=sys.argv[3])
-trainer.train()
-logits = trainer.predict(trainer.train_dataset).predictions
-if trainer.is_world_process_zero():
-    save_file({{k: v.contiguous() for k, v in weights(trainer.model).items()}}, folder + "/out.safetensors")
-    print(trainer.accelerator.num_processes, logits.shape[0])
+from test_trainer import PENALISED, trained_on_a_global_batch_of_eight
+for penalised in PENALISED:
+    folder = Path(sys.argv[1], penalised)
+    trainer, rows, found = trained_on_a_global_batch_of_eight(folder, penalised)
+    if trainer.is_world_process_zero():
+        save_file(found, folder / "out.safetensors")
+        print(trainer.accelerator.num_processes, rows)
 trainer.accelerator.end_training()
 """
+PENALISED = ("difference", "activation")
 
 
-@pytest.mark.parametrize("penalised", ["difference", "activation"])
-def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path, penalised):
+def trained_on_a_global_batch_of_eight(folder, penalised):
+    """The trainer after three steps, how many rows it predicts, and its weights."""
+    size = 8 // int(os.environ.get("WORLD_SIZE", 1))
+    trainer = score_trainer(
+        folder, optim="sgd", per_device_train_batch_size=size, max_steps=3, score_penalised=penalised
+    )
+    trainer.train()
+    rows = trainer.predict(trainer.train_dataset).predictions.shape[0]
+    return trainer, rows, {name: value.contiguous() for name, value in weights(trainer.model).items()}
+
+
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
     from safetensors.torch import load_file
 
     script = tmp_path / "train.py"
     script.write_text(TRAIN.format(here=str(HERE)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    outcomes = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [
-            *(launcher if processes > 1 else [sys.executable]),
-            script,
-            str(8 // processes),
-            str(folder),
-            penalised,
-        ]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert f"{processes} 32" in done.stdout
-        outcomes.append(load_file(folder / "out.safetensors"))
-    assert_same(*outcomes, rtol=1e-4, atol=1e-6)
+    done = subprocess.run(
+        [*launcher, script, str(tmp_path / "two")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("2 32") == len(PENALISED)
+    for penalised in PENALISED:
+        _, rows, one = trained_on_a_global_batch_of_eight(tmp_path / "one" / penalised, penalised)
+        assert rows == 32
+        assert_same(one, load_file(tmp_path / "two" / penalised / "out.safetensors"), rtol=1e-4, atol=1e-6)
 
 
 def test_training_arguments_survive_json(tmp_path):

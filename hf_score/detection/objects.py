@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..attribution import Explainer
 from ..data import stretched
 from .masks import relevance_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["ObjectFinder"]
 
