@@ -121,7 +121,7 @@ class RunArguments:
     object_weights: str | None = field(
         default=None, metadata={"help": "Local safetensors weights for a timm name in object_model."}
     )
-    object_share: float = field(default=0.7, metadata={"help": "Share of that model's relevance the object holds."})
+    object_share: float = field(default=0.8, metadata={"help": "Share of that model's relevance the object holds."})
     decider: Literal["auto", "file", "oracle", "proposal"] = field(
         default="auto",
         metadata={

@@ -38,7 +38,7 @@ class ObjectFinder:
 
     model: PreTrainedModel
     processor: Any
-    share: float = 0.7
+    share: float = 0.8
     batch_size: int = 32
 
     def __call__(self, images: np.ndarray) -> Tensor:
