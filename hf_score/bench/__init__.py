@@ -10,16 +10,17 @@ from ..files import write_bytes, write_text
 from .methods import METHODS, find_method
 from .plan import Cell, Plan
 from .runner import run_plan
-from .store import Store
+from .store import Store, rows_of
 from .tables import document
 
-__all__ = ["METHODS", "Cell", "Plan", "Store", "find_method", "run_plan", "write_tables"]
+__all__ = ["METHODS", "Cell", "Plan", "Store", "find_method", "rows_of", "run_plan", "write_tables"]
 
 
 def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     """Write `tables.md`, `tables.tex` and the plots of a plan's rows into a folder, and return it.
 
-    Rows of runs that the plan no longer has stay in the file and out of the tables.
+    Rows of runs that the plan no longer has stay in the file and out of the tables; what a run is called, the plan
+    says.
 
     Raises:
         HFScoreError: there are no rows.
@@ -29,8 +30,7 @@ def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     from .plots import against_lambda, against_supervision, before_after
 
     folder = Path(folder)
-    wanted = {cell.key for cell in plan.cells()}
-    rows = store.rows[store.rows["key"].isin(wanted)] if len(store.rows) else store.rows
+    rows = rows_of(plan, store)
     if not len(rows):
         raise HFScoreError(f"{store.path} has no rows of {plan.path}: run the plan first.")
     pictures = []

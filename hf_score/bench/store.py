@@ -11,8 +11,9 @@ import pandas as pd
 
 from ..errors import HFScoreError, first_line
 from ..files import write_bytes
+from .plan import Plan
 
-__all__ = ["Store", "best_evaluation"]
+__all__ = ["Store", "best_evaluation", "rows_of"]
 
 
 class Store:
@@ -48,6 +49,17 @@ class Store:
         buffer = io.BytesIO()
         self.rows.to_parquet(buffer, index=False)
         write_bytes(self.path, buffer.getvalue())
+
+
+def rows_of(plan: Plan, store: Store) -> pd.DataFrame:
+    """The rows of runs that the plan has, under the names, titles and kinds of ablation that it gives them now."""
+    if not len(store.rows):
+        return store.rows
+    cells = {cell.key: cell for cell in plan.cells()}
+    rows = store.rows[store.rows["key"].isin(cells)].copy()
+    for column in ("name", "title", "ablation"):
+        rows[column] = [getattr(cells[key], column) for key in rows["key"]]
+    return rows
 
 
 def best_evaluation(history: Sequence[dict[str, Any]], *, by: Literal["selection", "validation"]) -> dict[str, Any]:

@@ -183,6 +183,15 @@ def test_rows_of_runs_that_the_plan_no_longer_has_stay_out_of_the_tables(bench, 
     assert "| SCORE |" not in text
 
 
+def test_the_plan_says_what_a_run_is_called(bench, tmp_path):
+    content = yaml.safe_load((bench / "plan.yaml").read_text())
+    content["methods"][0] |= {"title": "another title"}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+    store = Store(bench / "plan.parquet")
+    text = (write_tables(Plan(tmp_path / "plan.yaml"), store, tmp_path / "tables") / "tables.md").read_text()
+    assert "| another title |" in text and not store.rows["title"].eq("another title").any()
+
+
 def test_tables_do_not_depend_on_the_order_of_rows(bench):
     rows = pd.read_parquet(bench / "plan.parquet")
     plan = Plan(bench / "plan.yaml")
