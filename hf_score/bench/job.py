@@ -225,7 +225,7 @@ class Job:
             found.save(folder)
         return Candidates.load(folder)
 
-    def _explaining(self, *, object_share: float | None, **masks: Any) -> dict[str, Any]:
+    def _explaining(self, *, object_share: float | None = None, **masks: Any) -> dict[str, Any]:
         find_object = None if object_share is None else self._object_finder(object_share)
         about = {"dataset_fingerprint": self.data.fingerprint, "layer": "last", "batch_size": 50}
         return {**about, **masks, "processor": self.processor, "find_object": find_object}
