@@ -228,7 +228,7 @@ class Run:
     def check(self) -> None:
         """Find out what is wrong with data, model or layer before anything is written."""
         self._cluster_weights()
-        _ = self._find_object
+        self._object_finder()
         model, _, _ = self._start
         one = self._pixel_values(self.data.train, [0])
         with Explainer(model) as explainer:  # a function without a rule shows when it runs
@@ -293,12 +293,12 @@ class Run:
             "layer": self.config.score_layer,
             "mask_share": self.arguments.mask_share,
             "mask_area": self.arguments.mask_area,
-            "find_object": self._find_object,
+            "find_object": self._object_finder(),
             "batch_size": self.config.per_device_eval_batch_size,
         }
 
-    @cached_property
-    def _find_object(self) -> ObjectFinder | None:
+    def _object_finder(self) -> ObjectFinder | None:
+        """Loaded anew each time, so that its model takes no memory while another one trains."""
         a = self.arguments
         if a.object_model is None:
             return None
