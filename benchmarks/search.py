@@ -36,7 +36,7 @@ from hf_score.config import SCOREConfig
 from hf_score.data import ImageCollator, PixelDataset
 from hf_score.detection import HostImages, SpuriousSamples, decide_by_oracle, exchange_regions, find_candidates
 from hf_score.metrics import relevance_in_region
-from hf_score.models import load_model
+from hf_score.models import classifier_head, load_model
 from hf_score.penalty import margin
 from hf_score.trainer import SCORETrainer
 
@@ -121,9 +121,8 @@ class Job(bench.Job):
         }
 
     def _refit_head(self, model: Any) -> None:
-        head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
         model.requires_grad_(False)
-        head.requires_grad_(True)
+        classifier_head(model).requires_grad_(True)
         self._fit(model, self.train, freeze_batch_norm=True, num_train_epochs=2, learning_rate=1e-3)
 
     def _second_scan(self, model: Any, samples: SpuriousSamples, config: SCOREConfig, extra: dict) -> None:
@@ -311,7 +310,7 @@ def _work(plan: dict, rows: Path, cache: Path, threads: int, share: tuple[int, i
             print(set_name, model_name, seed, cell["name"], row["wga"], row["accuracy"], row["seconds"], flush=True)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("plan", type=Path)
     parser.add_argument("--rows", type=Path, help="default: beside the plan, .jsonl")
@@ -321,7 +320,7 @@ def main() -> None:
     for name in ("rounds", "sets", "models", "seeds", "cells"):
         parser.add_argument(f"--{name}", default="", help="comma-separated: run these alone")
     parser.add_argument("--table", action="store_true", help="print the table of the rows and stop")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     plan = yaml.safe_load(options.plan.read_text())
     rows = options.rows or options.plan.with_suffix(".jsonl")
     if options.table:

@@ -1,14 +1,15 @@
-"""The command line: one word per step, no logic of its own. `hf-score STEP --help` lists the options of a step."""
+"""The command line: one word per step, no logic of its own. `hf-score STEP --help` lists the options of a step.
+
+What takes seconds to import is imported where a step needs it, after its words are parsed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
-from transformers import HfArgumentParser
 
 from .errors import HFScoreError
 
@@ -74,6 +75,8 @@ def run_script() -> int:
 def _guarded(action: Callable[[], None]) -> int:
     try:
         action()
+        import torch  # here, so that help and a mistyped word do not wait for it
+
         if torch.distributed.is_initialized():  # a process that is gone first makes gloo abort in the others
             torch.distributed.destroy_process_group()
     except HFScoreError as error:
@@ -83,6 +86,8 @@ def _guarded(action: Callable[[], None]) -> int:
 
 
 def _parse(words: list[str]):
+    from transformers import HfArgumentParser
+
     from .config import SCOREConfig
     from .run import RunArguments
 
@@ -133,6 +138,8 @@ def _benchmarks(words: list[str]) -> None:
 
 
 def _build(words: list[str]) -> None:
+    from transformers import HfArgumentParser
+
     from .data.building import build, recipe_of, registered
 
     names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
@@ -148,26 +155,28 @@ def _build(words: list[str]) -> None:
 
 
 def _push(words: list[str]) -> None:
-    from .hub import push_run
-
     parser = argparse.ArgumentParser(prog="hf-score push", description="Put a run's debiased model on the Hub.")
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--repo_id", required=True, help="USER/NAME on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     parser.add_argument("--revision", help="branch to push to (default: main)")
     _add_card_options(parser)
-    print(push_run(**vars(parser.parse_args(words))))
+    options = vars(parser.parse_args(words))
+    from .hub import push_run
+
+    print(push_run(**options))
 
 
 def _card(words: list[str]) -> None:
-    from .hub import write_card
-
     parser = argparse.ArgumentParser(prog="hf-score card", description="Write a run's model card and its pictures.")
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="where to; the folder's name is the model's")
     parser.add_argument("--repo_id", help="USER/NAME on the Hub (default: a placeholder)")
     _add_card_options(parser)
-    print(write_card(**vars(parser.parse_args(words))))
+    options = vars(parser.parse_args(words))
+    from .hub import write_card
+
+    print(write_card(**options))
 
 
 def _add_card_options(parser: argparse.ArgumentParser) -> None:
@@ -180,18 +189,16 @@ def _add_card_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _push_metric(words: list[str]) -> None:
-    from .hub import push_metric
-
     parser = argparse.ArgumentParser(prog="hf-score push-metric", description="Put the evaluate metric on the Hub.")
     parser.add_argument("--repo_id", required=True, help="USER/worst_group_accuracy on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private Space")
     options = parser.parse_args(words)
+    from .hub import push_metric
+
     print(push_metric(options.repo_id, private=options.private))
 
 
 def _space(words: list[str]) -> None:
-    from .space import space_from_run
-
     parser = argparse.ArgumentParser(prog="hf-score space", description="Make a Gradio Space of a run's two models.")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--repo_id", help="OWNER/NAME of the Space on the Hub; without, nothing is pushed")
@@ -199,6 +206,8 @@ def _space(words: list[str]) -> None:
     parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
     parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
     options = vars(parser.parse_args(words))
+    from .space import space_from_run
+
     print(space_from_run(options.pop("run"), **options))
 
 
@@ -220,10 +229,6 @@ def _review(words: list[str]) -> None:
 
 
 def _bench(words: list[str]) -> None:
-    import os
-
-    from .bench import Plan, Store, run_plan, write_tables
-
     parser = argparse.ArgumentParser(prog="hf-score bench", description="Run what is missing of a benchmark plan.")
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
     parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="default: beside the plan")
@@ -234,6 +239,8 @@ def _bench(words: list[str]) -> None:
         parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
     options = parser.parse_args(words)
+    from .bench import Plan, Store, run_plan, write_tables
+
     if options.data:
         os.environ["DATA"] = str(Path(options.data).resolve())
     plan, rows = Plan(options.plan), options.rows or options.plan.with_suffix(".parquet")

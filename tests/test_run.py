@@ -13,6 +13,8 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_score.cli import main
+from hf_score.detection import Candidates, ObjectFinder
+from hf_score.models import load_model
 from hf_score.review import DecisionStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +122,16 @@ def test_a_proposal_decides_only_when_asked_and_is_marked(tmp_path):
     assert "proposal" in (run / "report" / "index.html").read_text()
 
 
+def test_masks_can_be_all_but_what_another_model_sees(finished, tmp_path):
+    data, run, other = folder_of_squares(tmp_path / "data"), tmp_path / "run", str(finished / "model")
+    words = ["scan", "--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
+    assert main([*words, "--object_model", other, "--object_share", "0.3"]) == 0
+    found = Candidates.load(run / "candidates")
+    model, processor, _ = load_model(other, class_names=None)
+    seen = ObjectFinder(model, processor, share=0.3)(np.stack([np.asarray(image) for image in found.images]))
+    assert (found.masks != seen.numpy()).mean() > 0.999
+
+
 def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys):
     words = ["--model", "test_resnet", "--dataset", "fashion_patch", "--output_dir", str(tmp_path / "out")]
     assert main(["run", *words, "--score_lambda", "-1"]) == 2
@@ -139,6 +151,8 @@ def bad(name: str, folder: Path) -> tuple[list[str], str]:
         return ["--dataset", "fashion_patch"], "is not empty"
     if name == "hub id offline":
         return ["--dataset", "fashion_patch", "--model", "google/vit-base-patch16-224"], "google/vit-base-patch16-224"
+    if name == "no such object model":
+        return ["--dataset", "fashion_patch", "--object_model", "nowhere/at-all"], "nowhere/at-all"
     if name == "unsupported architecture":
         return ["--dataset", "fashion_patch", "--model", "hrnet_w18_small"], "HighResolutionNet"
     data = folder_of_squares(folder / "data", classes=1 if name == "one class" else 2)
@@ -160,6 +174,7 @@ def bad(name: str, folder: Path) -> tuple[list[str], str]:
         "no such folder",
         "not empty",
         "hub id offline",
+        "no such object model",
         "unsupported architecture",
         "no label",
         "truncated image",

@@ -1,16 +1,14 @@
 """SCORETrainer against Trainer, against itself (accumulation, processes, resume), and against group labels."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
 from datasets import Dataset
+from processes import run_as_one_of_two
+from safetensors.torch import load_file, save_file
 from tiny import square_images, square_samples, tiny_processor, tiny_vit
 from transformers import (
     AutoModelForImageClassification,
@@ -24,8 +22,6 @@ from hf_score import HFScoreError, SCOREConfig, SCORETrainer
 from hf_score.data import ImageCollator
 from hf_score.errors import DataError, ModelError
 from hf_score.metrics import group_metrics
-
-HERE = Path(__file__).resolve().parent
 
 
 def config(folder, **fields) -> SCOREConfig:
@@ -340,51 +336,33 @@ def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
     assert not torch.equal(*epochs)
 
 
-TRAIN = """
-import sys, torch
-torch.set_num_threads(1)
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from safetensors.torch import save_file
-from test_trainer import PENALISED, trained_on_a_global_batch_of_eight
-for penalised in PENALISED:
-    folder = Path(sys.argv[1], penalised)
-    trainer, rows, found = trained_on_a_global_batch_of_eight(folder, penalised)
-    if trainer.is_world_process_zero():
-        save_file(found, folder / "out.safetensors")
-        print(trainer.accelerator.num_processes, rows)
-trainer.accelerator.end_training()
-"""
 PENALISED = ("difference", "activation")
 
 
-def trained_on_a_global_batch_of_eight(folder, penalised):
-    """The trainer after three steps, how many rows it predicts, and its weights."""
-    size = 8 // int(os.environ.get("WORLD_SIZE", 1))
-    trainer = score_trainer(
-        folder, optim="sgd", per_device_train_batch_size=size, max_steps=3, score_penalised=penalised
-    )
-    trainer.train()
-    rows = trainer.predict(trainer.train_dataset).predictions.shape[0]
-    return trainer, rows, {name: value.contiguous() for name, value in weights(trainer.model).items()}
+def train_on_a_global_batch_of_eight(folder, processes):
+    """Leaves the weights after three steps and the number of rows it predicts, for either penalty."""
+    for penalised in PENALISED:
+        trainer = score_trainer(
+            folder, optim="sgd", per_device_train_batch_size=8 // processes, max_steps=3, score_penalised=penalised
+        )
+        assert trainer.accelerator.num_processes == processes
+        trainer.train()
+        rows = len(trainer.predict(trainer.train_dataset).predictions)
+        found = {name: value.contiguous() for name, value in weights(trainer.model).items()}
+        save_file({**found, "rows": torch.tensor(rows)}, folder / f"{penalised}.safetensors")
 
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
-    from safetensors.torch import load_file
-
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN.format(here=str(HERE)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, script, str(tmp_path / "two")], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("2 32") == len(PENALISED)
+    folders = [tmp_path / name for name in ("first", "second", "one")]
+    for folder in folders:
+        folder.mkdir()
+    run_as_one_of_two(train_on_a_global_batch_of_eight, lambda rank: (folders[rank], 2))
+    train_on_a_global_batch_of_eight(folders[2], 1)
     for penalised in PENALISED:
-        _, rows, one = trained_on_a_global_batch_of_eight(tmp_path / "one" / penalised, penalised)
-        assert rows == 32
-        assert_same(one, load_file(tmp_path / "two" / penalised / "out.safetensors"), rtol=1e-4, atol=1e-6)
+        first, second, one = (load_file(folder / f"{penalised}.safetensors") for folder in folders)
+        assert one["rows"] == 32
+        assert_same(one, first, rtol=1e-4, atol=1e-6)
+        assert_same(one, second, rtol=1e-4, atol=1e-6)
 
 
 def test_training_arguments_survive_json(tmp_path):

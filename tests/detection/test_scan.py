@@ -2,19 +2,18 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
+import processes
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, load_dataset
 from PIL import Image as PILImage
 from tiny import square_images, tiny_processor, tiny_vit
 
+from hf_score.data import PixelDataset
 from hf_score.detection import Candidates, find_candidates, scan
 from hf_score.errors import DataError, SelectionError
 
@@ -157,85 +156,60 @@ def test_an_empty_data_set_and_the_folder_of_another_scan_are_refused(small_shar
         scan(tiny_vit(), data, folder=tmp_path, fingerprint="one")
 
 
-SCRIPT = """
-import json, sys
-import torch
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import importlib
-module = importlib.import_module("hf_score.detection.scan")
-module.SHARD_SIZE = 16
-from tiny import square_images, tiny_vit
-from hf_score.detection.scan import scan
-from accelerate import PartialState
+class Slow(PixelDataset):
+    """Notes which shards are read, and takes its time."""
 
-torch.set_num_threads(1)
-state = PartialState(cpu=True)
-model, data = tiny_vit(), square_images(200)
-seen = []
-class Slow(type(data)):
     def __getitem__(self, item):
         if item % 16 == 0:
-            seen.append(item // 16)
-        if {delay}:
-            import time; time.sleep({delay})
+            self.__dict__.setdefault("shards", []).append(item // 16)
+        time.sleep(0.01)
         return super().__getitem__(item)
-data = Slow(data.pixel_values, data.labels, data.idx)
-found = scan(model, data, num_candidates=7, batch_size=5, folder={folder!r})
-rows = {{label: [[h.logit.hex(), h.position] for h in hits] for label, hits in found.hits.items()}}
-Path({out!r} + str(state.process_index)).write_text(
-    json.dumps({{"hits": rows, "num_images": found.num_images, "shards": seen}}))
-if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()
-"""
 
 
-def script(tmp_path, name: str, *, folder: str | None, delay: float = 0.0) -> tuple[str, str]:
-    path, out = tmp_path / f"{name}.py", str(tmp_path / f"{name}.json")
-    tests = str(os.path.dirname(os.path.dirname(__file__)))
-    folder = None if folder is None else str(tmp_path / folder)
-    path.write_text(SCRIPT.format(tests=tests, folder=folder, out=out, delay=delay))
-    return str(path), out
+def scan_into(out, folder):
+    """What each process does."""
+    data = square_images(200)
+    slow = Slow(data.pixel_values, data.labels, data.idx)
+    found = scan(tiny_vit(), slow, num_candidates=7, batch_size=5, folder=folder)
+    rows = {str(label): [[hit.logit.hex(), hit.position] for hit in hits] for label, hits in found.hits.items()}
+    out.write_text(json.dumps({"hits": rows, "num_images": found.num_images, "shards": slow.shards}))
 
 
-def two_processes(tmp_path, name: str, **options) -> list[dict]:
-    path, out = script(tmp_path, name, **options)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path]
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return [json.loads(open(out + str(rank)).read()) for rank in (0, 1)]
+def two_processes(tmp_path, folder=None) -> list[dict]:
+    outs = [tmp_path / f"{rank}.json" for rank in (0, 1)]
+    processes.run_as_one_of_two(scan_into, lambda rank: (outs[rank], folder))
+    return [json.loads(out.read_text()) for out in outs]
 
 
-@pytest.fixture(scope="module")
-def undisturbed() -> dict:
-    """Hits of one process that nothing happens to, as the script writes them."""
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["hf_score.detection.scan"], "SHARD_SIZE", 16)
-        found = scan(tiny_vit(), square_images(200), num_candidates=7, batch_size=5)
-    rows = {str(label): [[h.logit.hex(), h.position] for h in hits] for label, hits in found.hits.items()}
-    return {"hits": rows, "num_images": found.num_images}
+@pytest.fixture
+def undisturbed(small_shards, tmp_path) -> dict:
+    """The hits of one process that nothing happens to."""
+    scan_into(tmp_path / "undisturbed.json", None)
+    return json.loads((tmp_path / "undisturbed.json").read_text())
 
 
 def test_killed_three_times_and_resumed_by_two_processes_the_result_is_the_same(tmp_path, undisturbed):
-    slow, _ = script(tmp_path, "slow", folder="progress", delay=0.01)
+    folder = tmp_path / "progress"
+    done: list = []
     for shards in (2, 4, 7):
-        process = subprocess.Popen([sys.executable, slow])
+        process = processes.start(scan_into, tmp_path / "killed.json", folder)
         deadline = time.time() + 240
-        while sum(len(json.loads(p.read_text())["shards"]) for p in (tmp_path / "progress").glob("part*")) < shards:
+        while len(done) < shards:
+            done = [s for p in folder.glob("part*") for s in json.loads(p.read_text())["shards"]]
             assert time.time() < deadline
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = {s for p in (tmp_path / "progress").glob("part*") for s in json.loads(p.read_text())["shards"]}
-    results = two_processes(tmp_path, "resumed", folder="progress")
+        process.kill()
+        process.join()
+    assert not (tmp_path / "killed.json").exists()
+    done = [s for p in folder.glob("part*") for s in json.loads(p.read_text())["shards"]]
+    results = two_processes(tmp_path, folder)
     for result in results:
         assert result["hits"] == undisturbed["hits"]
         assert result["num_images"] == 200
-        assert not done & set(result["shards"])
     assert sorted([*done, *results[0]["shards"], *results[1]["shards"]]) == list(range(13))
 
 
 def test_two_processes_find_what_one_finds(tmp_path, undisturbed):
-    for result in two_processes(tmp_path, "two", folder=None):
+    for result in two_processes(tmp_path):
         assert result["hits"] == undisturbed["hits"]
         assert result["num_images"] == 200
