@@ -110,6 +110,8 @@ class Plan:
     def cells(self, only: Mapping[str, list[str]] | None = None) -> list[Cell]:
         """All runs, in the order in which to run them: by round, then seed, then as they stand in the plan.
 
+        Two entries may share a run (`key`), a grid and an ablation for example.
+
         Args:
             only: restrict `set`, `model`, `seed` or `name` to these values, `round` to this number.
         """
@@ -148,7 +150,8 @@ class Plan:
         for more in own:
             config |= {k: v for k, v in more.items() if k != "samples"}
             samples |= more.get("samples", {})
-        samples = {k: v for k, v in samples.items() if v is not None}  # null: as if the set had not said it
+        # null: as if it had not been said
+        config, samples = ({k: v for k, v in fields.items() if v is not None} for fields in (config, samples))
         if "samples" not in trainer_class.supervision_kinds:
             samples = {}
         decides = {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..errors import HFScoreError, first_line
 from ..files import write_bytes
-from .plan import Plan
+from .plan import Cell, Plan
 
 __all__ = ["Store", "best_evaluation", "rows_of"]
 
@@ -52,14 +52,24 @@ class Store:
 
 
 def rows_of(plan: Plan, store: Store) -> pd.DataFrame:
-    """The rows of runs that the plan has, under the names, titles and kinds of ablation that it gives them now."""
+    """A row for each of the plan's cells that has been run, under the name, title and kind of ablation in the plan.
+
+    A grid is left out for a seed that lacks one of its points: there is nothing to choose from yet.
+    """
     if not len(store.rows):
         return store.rows
-    cells = {cell.key: cell for cell in plan.cells()}
-    rows = store.rows[store.rows["key"].isin(cells)].copy()
-    for column in ("name", "title", "ablation"):
-        rows[column] = [getattr(cells[key], column) for key in rows["key"]]
-    return rows
+    cells = [
+        {"key": cell.key, "name": cell.name, "title": cell.title, "ablation": cell.ablation, "_run": _run_of(cell)}
+        for cell in plan.cells()
+    ]
+    missing = {cell["_run"] for cell in cells if cell["key"] not in store.keys}
+    there = pd.DataFrame([cell for cell in cells if cell["_run"] not in missing], columns=list(cells[0]))
+    return there.merge(store.rows.drop(columns=["name", "title", "ablation"]), on="key")[store.rows.columns]
+
+
+def _run_of(cell: Cell) -> tuple[str, str, str, int]:
+    """What the points of a grid have in common."""
+    return cell.name, cell.set, cell.model, cell.seed
 
 
 def best_evaluation(history: Sequence[dict[str, Any]], *, by: Literal["selection", "validation"]) -> dict[str, Any]:

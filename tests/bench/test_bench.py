@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from hf_score.baselines.supervision import in_words
-from hf_score.bench import Plan, Store, find_method, run_plan, write_tables
+from hf_score.bench import Plan, Store, find_method, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
 from hf_score.bench.tables import chosen_runs, document
 from hf_score.cli import main
@@ -155,6 +155,22 @@ def test_a_grid_is_chosen_from_by_the_label_free_estimate_or_by_an_oracle():
     rows = pd.DataFrame([run(0.9, 0.1, 0.2), run(0.8, 0.6, 0.7)])
     assert chosen_runs(rows)["worst_group_accuracy"].tolist() == [0.1]
     assert chosen_runs(rows, oracle=True)["worst_group_accuracy"].tolist() == [0.6]
+
+
+def test_entries_may_share_runs_and_an_unfinished_grid_is_left_out(bench, tmp_path, capsys):
+    more = [
+        {"method": "continued_erm", "name": "shared", "title": "shared", "grid": {"learning_rate": [5e-4, 1e-3]}},
+        {"method": "score", "name": "unfinished", "grid": {"score_lambda": [0.0, 5.0]}},
+        {"method": "erm", "name": "not said", "config": {"weight_decay": None}},
+    ]
+    plan = Plan(write_plan(tmp_path, methods=[*PLAN["methods"], *more]))
+    rows = rows_of(plan, Store(bench / "plan.parquet"))
+    counts = rows["name"].value_counts().to_dict()
+    assert counts == {"erm": 1, "continued_erm": 2, "score": 1, "score_l0": 1, "shared": 2, "not said": 1}
+    pair = [rows[rows["name"] == name].drop(columns=["name", "title"]) for name in ("continued_erm", "shared")]
+    pd.testing.assert_frame_equal(*(part.reset_index(drop=True) for part in pair))
+    run_plan(plan, bench / "plan.parquet", cache=bench / "cache", only={"name": ["shared", "not said"]})
+    assert "0 runs to do" in capsys.readouterr().out
 
 
 def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
