@@ -54,6 +54,8 @@ class Cell:
     round: int
     ablation: str | None
     """What is varied (`"λ"`, `"control"`), None for a row of the main table."""
+    point: dict[str, Any]
+    """Of a grid."""
     settings: str
     """Everything that decides the outcome, as JSON: what a row is recognised by."""
 
@@ -175,6 +177,7 @@ class Plan:
             samples=samples,
             round=fields.get("round", 1),
             ablation=fields.get("ablation"),
+            point=point,
             settings=json.dumps(decides, sort_keys=True),
         )
 

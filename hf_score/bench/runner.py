@@ -53,7 +53,8 @@ def run_plan(
     began = time.monotonic()
     for cell, row, problem in _outcomes(plan, missing, Path(cache), workers):
         done += 1
-        where = f"[{done}/{total}] {cell.set}, {cell.model}, seed {cell.seed}, {cell.title}"
+        point = "".join(f", {name} {value}" for name, value in cell.point.items() if value is not None)
+        where = f"[{done}/{total}] {cell.set}, {cell.model}, seed {cell.seed}, {cell.title}{point}"
         if row is None:
             failed.append(where)
             print(f"{where}: FAILED\n{problem}", flush=True)

@@ -95,8 +95,9 @@ def test_measures_are_those_of_the_model(bench):
     assert row["worst_group_accuracy"] == pytest.approx(min(right[groups == g].mean() for g in range(4)))
 
 
-def test_a_second_run_gives_the_same_numbers(bench, tmp_path):
+def test_a_second_run_gives_the_same_numbers(bench, tmp_path, capsys):
     run_plan(Plan(bench / "plan.yaml"), tmp_path / "again.parquet", cache=tmp_path / "cache")
+    assert "[3/5] fashion, cnn, seed 0, continued ERM, learning_rate 0.001: worst group" in capsys.readouterr().out
     first, again = pd.read_parquet(bench / "plan.parquet"), pd.read_parquet(tmp_path / "again.parquet")
     pd.testing.assert_frame_equal(first[["key", *MEASURED]], again[["key", *MEASURED]])
 
