@@ -50,7 +50,8 @@ def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
             )
         axis.set_xticks(range(len(levels)), [textwrap.fill(level, 15) for level in levels], fontsize=5)
         axis.set_xlim(-0.5, len(levels) - 0.3)
-        axis.set_ylim(-3, 103)
+        axis.set_ylim(-3, 160)  # room for the names above
+        axis.set_yticks(range(0, 101, 20))
     return figure
 
 
