@@ -11,7 +11,8 @@ from accelerate.state import AcceleratorState, PartialState
 
 
 def start(target: Callable, *arguments: Any) -> ForkProcess:
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    """One that does not outlive the tests."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 

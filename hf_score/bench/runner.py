@@ -47,7 +47,8 @@ def run_plan(
         HFScoreError: some cells failed.
     """
     store = Store(rows)
-    missing = list({cell.key: cell for cell in plan.cells(only) if cell.key not in store.keys}.values())
+    keys = store.keys
+    missing = list({cell.key: cell for cell in plan.cells(only) if cell.key not in keys}.values())
     total, done, failed = len(missing), 0, []
     print(f"{len(store.rows)} rows in {store.path}, {total} runs to do", flush=True)
     began = time.monotonic()

@@ -58,13 +58,13 @@ def rows_of(plan: Plan, store: Store) -> pd.DataFrame:
     """
     if not len(store.rows):
         return store.rows
-    cells = [
-        {"key": cell.key, "name": cell.name, "title": cell.title, "ablation": cell.ablation, "_run": _run_of(cell)}
-        for cell in plan.cells()
-    ]
-    missing = {cell["_run"] for cell in cells if cell["key"] not in store.keys}
-    there = pd.DataFrame([cell for cell in cells if cell["_run"] not in missing], columns=list(cells[0]))
-    return there.merge(store.rows.drop(columns=["name", "title", "ablation"]), on="key")[store.rows.columns]
+    cells, keys = plan.cells(), store.keys
+    unfinished = {_run_of(cell) for cell in cells if cell.key not in keys}
+    named = pd.DataFrame(
+        [(cell.key, cell.name, cell.title, cell.ablation) for cell in cells if _run_of(cell) not in unfinished],
+        columns=["key", "name", "title", "ablation"],
+    )
+    return named.merge(store.rows.drop(columns=["name", "title", "ablation"]), on="key")[store.rows.columns]
 
 
 def _run_of(cell: Cell) -> tuple[str, str, str, int]:

@@ -181,6 +181,10 @@ def two_processes(tmp_path, folder=None) -> list[dict]:
     return [json.loads(out.read_text()) for out in outs]
 
 
+def finished_shards(folder) -> list[int]:
+    return [shard for part in folder.glob("part*") for shard in json.loads(part.read_text())["shards"]]
+
+
 @pytest.fixture
 def undisturbed(small_shards, tmp_path) -> dict:
     """The hits of one process that nothing happens to."""
@@ -195,17 +199,18 @@ def test_killed_three_times_and_resumed_by_two_processes_the_result_is_the_same(
         process = processes.start(scan_into, tmp_path / "killed.json", folder)
         deadline = time.time() + 240
         while len(done) < shards:
-            done = [s for p in folder.glob("part*") for s in json.loads(p.read_text())["shards"]]
+            done = finished_shards(folder)
             assert time.time() < deadline
             time.sleep(0.01)
         process.kill()
         process.join()
     assert not (tmp_path / "killed.json").exists()
-    done = [s for p in folder.glob("part*") for s in json.loads(p.read_text())["shards"]]
+    done = finished_shards(folder)
     results = two_processes(tmp_path, folder)
     for result in results:
         assert result["hits"] == undisturbed["hits"]
         assert result["num_images"] == 200
+        assert not set(done) & set(result["shards"])
     assert sorted([*done, *results[0]["shards"], *results[1]["shards"]]) == list(range(13))
 
 
