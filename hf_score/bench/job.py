@@ -319,9 +319,9 @@ class Job:
 
     def _fit(self, cell: Cell, watch: _Watch) -> PreTrainedModel:
         trainer_class = cell.trainer_class
+        config = self._config(trainer_class.config_class, cell.config)  # first: `tf32` holds for the process from here
         supervision = self.supervision(cell)
         model = self.start(trainer_class.starts_from)
-        config = self._config(trainer_class.config_class, cell.config)
         extra: dict[str, Any] = {}
         if issubclass(trainer_class, BaselineTrainer):
             extra["supervision"] = supervision
