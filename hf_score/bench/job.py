@@ -90,6 +90,7 @@ class Job:
         self.plan, self.seed, self.cache = plan, seed, Path(cache)
         self.spec, self.model_spec = plan.sets[set_name], plan.models[model_name]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._made_by = {"hardware": hardware(), "versions": json.dumps(versions()), "git_commit": git_commit()}
         load = expand(self.spec["load"])
         self.data = load_data(load.pop("dataset"), **load, with_train_groups=True)
         # The harness alone may see them; a method gets them through `supervision`, if it declares them.
@@ -151,7 +152,7 @@ class Job:
     @cached_property
     def folder(self) -> Path:
         """Where this job's models and candidates are kept."""
-        key = [self.spec["load"], self.model_spec, self.data.fingerprint, self.seed]
+        key = [self.spec["load"], self.model_spec, self.data.fingerprint, self.seed, self.device]
         return self.cache / _digest(json.dumps(key, sort_keys=True))
 
     def _train_erm(self) -> None:
@@ -311,9 +312,7 @@ class Job:
             "settings": cell.settings,
             "wall_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak.mib,
-            "hardware": hardware(),
-            "versions": json.dumps(versions()),
-            "git_commit": git_commit(),
+            **self._made_by,
         }
         return row
 

@@ -22,37 +22,36 @@ _COLOURS = {"score": "#c1272d", "erm": "#555555", "continued_erm": "#888888"}
 def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
     """Worst group (mean over seeds, whiskers: standard deviation) of every method against what it is told."""
     runs = chosen_runs(rows[rows["ablation"].isna()])
-    levels = ["class labels alone", *KINDS.values()]
     figure, axes = _panels(plan, runs)
     for axis, (set_name, model) in axes:
         here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
-        taken: dict[int, int] = {}
-        for name in ordered_names(plan, here):
-            mine = here[here["name"] == name]
-            told = [k for k in mine["kinds"].iloc[0].split(",") if k]
-            level = max((list(KINDS).index(k) + 1 for k in told), default=0)
-            place = level + 0.09 * taken.get(level, 0) - 0.3
-            taken[level] = taken.get(level, 0) + 1
-            values = 100 * mine["worst_group_accuracy"].astype(float)
-            colour = _COLOURS.get(name, "#2b6cb0")
+        names = ordered_names(plan, here)
+        told = [_level(here.loc[here["name"] == name, "kinds"].iloc[0]) for name in names]
+        for place, name in enumerate(names):
+            values = 100 * here.loc[here["name"] == name, "worst_group_accuracy"].astype(float)
             spread = values.std() if len(values) > 1 else 0.0
-            axis.errorbar(place, values.mean(), spread, fmt="o", ms=3, color=colour, lw=1)
-            axis.annotate(
-                mine["title"].iloc[0],
-                (place, values.mean() + spread),
-                rotation=90,
-                ha="center",
-                va="bottom",
-                fontsize=5,
-                xytext=(0, 4),
-                textcoords="offset points",
-                color=colour,
+            axis.errorbar(
+                values.mean(), place, xerr=spread, fmt="o", ms=3.5, lw=1, color=_COLOURS.get(name, "#2b6cb0")
             )
-        axis.set_xticks(range(len(levels)), [textwrap.fill(level, 15) for level in levels], fontsize=5)
-        axis.set_xlim(-0.5, len(levels) - 0.3)
-        axis.set_ylim(-3, 160)  # room for the names above
-        axis.set_yticks(range(0, 101, 20))
+        for number, level in enumerate(dict.fromkeys(told)):
+            first, last = told.index(level) - 0.5, len(told) - told[::-1].index(level) - 0.5
+            axis.axhspan(first, last, color="#f1f1f1" if number % 2 == 0 else "white", lw=0, zorder=0)
+            words = textwrap.fill(level, 18 if last - first > 1 else 30)
+            axis.text(104, (first + last) / 2, words, fontsize=5, color="#555555", va="center")
+        titles = [here.loc[here["name"] == name, "title"].iloc[0] for name in names]
+        axis.set_yticks(range(len(names)), titles, fontsize=6)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlim(-3, 103)
+        axis.set_ylabel("")
+        axis.set_xlabel("worst group, %", fontsize=7)
     return figure
+
+
+def _level(kinds: str) -> str:
+    """The strongest of what a method is told, in words."""
+    words = list(KINDS.values())
+    told = [list(KINDS).index(kind) for kind in kinds.split(",") if kind]
+    return words[max(told)] if told else "class labels alone"
 
 
 def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:

@@ -74,7 +74,7 @@ def test_one_row_per_run_says_where_it_comes_from(bench):
     assert (rows["wall_seconds"] > 0).all()
     assert (rows["peak_memory_mib"] > 50).all()
     assert set(json.loads(rows["versions"][0])) >= {"torch", "transformers", "hf-score"}
-    assert rows["hardware"].str.contains("CPU").all()
+    assert rows["hardware"].str.contains("NVIDIA" if torch.cuda.is_available() else "CPU").all()
     settings = json.loads(rows["settings"][3])
     assert settings["config"]["score_lambda"] == 1.0
     assert settings["samples"] == {"choose": "random", "mask_area": 0.1}
@@ -87,7 +87,7 @@ def test_measures_are_those_of_the_model(bench):
     job = Job(Plan(bench / "plan.yaml"), "fashion", "cnn", 0, bench / "cache")
     model = job.start("erm").eval()
     with torch.no_grad():
-        predicted = model(pixel_values=job.test.pixel_values).logits.argmax(-1).numpy()
+        predicted = model(pixel_values=job.test.pixel_values).logits.argmax(-1).cpu().numpy()
     right = predicted == np.asarray(job.data.test["label"])
     groups = np.asarray(job.data.test["group"])
     row = pd.read_parquet(bench / "plan.parquet").iloc[0]
