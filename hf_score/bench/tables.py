@@ -94,8 +94,9 @@ def document(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex
     parts = []
     if form == "markdown":
         commits = ", ".join(sorted({str(commit)[:8] for commit in rows["git_commit"]}))
-        hardware = ", ".join(sorted(rows["hardware"].unique()))
-        parts += [f"{plan.about}\n" if plan.about else "", f"{NOTE}\n", f"{len(rows)} runs; {hardware}; {commits}.\n"]
+        hardware = " or ".join(sorted(rows["hardware"].unique()))
+        runs = f"{rows['key'].nunique()} runs; {hardware}; {commits}.\n"  # entries of a plan may share a run
+        parts += [f"{plan.about}\n" if plan.about else "", f"{NOTE}\n", runs]
     parts += [_titled("Worst group, label-free choice", overview(plan, main), form)]
     parts += [_titled(f"Worst group {ORACLE}, an oracle's choice", overview(plan, main, oracle=True), form)]
     names = ordered_names(plan, main)

@@ -132,7 +132,7 @@ class Candidates:
         rows = [place[d.idx] for d in selection.spurious]
         items = fetch(dataset, self.position[rows].tolist())
         return SpuriousSamples(
-            pixel_values=pixels_of(items, processor) if items else torch.empty(0, 3, *self.masks.shape[1:]),
+            pixel_values=pixels_of(items, processor).cpu() if items else torch.empty(0, 3, *self.masks.shape[1:]),
             masks=torch.from_numpy(self.masks[rows]),
             labels=torch.from_numpy(self.labels[rows]),
             idx=torch.from_numpy(self.idx[rows]),
