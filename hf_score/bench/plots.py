@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..baselines import KINDS
+from ..config import SCOREConfig
 from .plan import Plan
 from .tables import chosen_runs, ordered_names
 
@@ -76,20 +77,23 @@ def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:
         axis.set_xlim(-3, 103)
         axis.set_ylabel("")
         axis.set_xlabel("accuracy, %", fontsize=7)
-    axes[0][0].legend(fontsize=6, loc="lower right")
+    _legend(figure, axes)
     return figure
 
 
 def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
     """Worst group and plain accuracy of SCORE against λ.
 
-    None where one λ alone was run.
+    Of runs that differ in λ alone; None where there are none.
     """
-    runs = rows[(rows["method"] == "score") & (rows["ablation"].isna() | (rows["ablation"] == "λ"))].copy()
-    runs["λ"] = [json.loads(s)["config"].get("score_lambda", 3.0) for s in runs["settings"]]
-    if runs["λ"].nunique() < 2:
+    runs = rows[(rows["method"] == "score") & (rows["ablation"].isna() | (rows["ablation"] == "λ"))]
+    runs = runs.drop_duplicates("key").copy()
+    apart = [_apart_from_lambda(settings) for settings in runs["settings"]]
+    runs["λ"], runs["rest"] = [value for value, _ in apart], [rest for _, rest in apart]
+    runs = runs[runs.groupby("rest")["λ"].transform("nunique") > 1]
+    if not len(runs):
         return None
-    figure, axes = _panels(plan, runs[runs.groupby(["set", "model"])["λ"].transform("nunique") > 1])
+    figure, axes = _panels(plan, runs)
     for axis, (set_name, model) in axes:
         here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
         for column, colour, label in (
@@ -101,14 +105,24 @@ def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
         axis.set_xscale("symlog", linthresh=0.1)
         axis.set_xlabel("λ", fontsize=7)
         axis.set_ylim(-3, 103)
-    axes[0][0].legend(fontsize=6)
+    _legend(figure, axes)
     return figure
+
+
+def _apart_from_lambda(settings: str) -> tuple[float, str]:
+    """λ, and all else that decides a run of SCORE, its seed too."""
+    fields = json.loads(settings)
+    return fields["config"].pop("score_lambda", SCOREConfig.score_lambda), json.dumps(fields, sort_keys=True)
+
+
+def _legend(figure: Figure, axes: list[tuple[Any, tuple[str, str]]]) -> None:
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=6, loc="outside upper center", ncols=2)
 
 
 def _panels(plan: Plan, rows: pd.DataFrame) -> tuple[Figure, list[tuple[Any, tuple[str, str]]]]:
     there = set(zip(rows["set"], rows["model"], strict=True))
     places = [(s, m) for s in plan.sets for m in plan.models if (s, m) in there]
-    columns = min(3, len(places))
+    columns = min(2, len(places))  # legible at the width of a page
     lines = -(-len(places) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.9 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()

@@ -13,6 +13,7 @@ import yaml
 from hf_score.baselines.supervision import in_words
 from hf_score.bench import Plan, Store, find_method, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
+from hf_score.bench.plots import against_lambda
 from hf_score.bench.tables import chosen_runs, document
 from hf_score.cli import main
 from hf_score.errors import HFScoreError
@@ -36,6 +37,7 @@ PLAN = {
             "name": "score_l0",
             "title": "SCORE, λ = 0",
             "config": {"score_lambda": 0.0},
+            "samples": {"choose": "random"},
             "ablation": "λ",
         },
     ],
@@ -191,6 +193,19 @@ def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
         "before-after.png",
         "against-lambda.png",
     }
+
+
+def test_the_plot_against_lambda_is_of_runs_that_differ_in_nothing_else(bench):
+    plan, rows = Plan(bench / "plan.yaml"), pd.read_parquet(bench / "plan.parquet")
+    longer = rows[rows["name"] == "score"].assign(key="longer", name="longer", worst_group_accuracy=0.0)
+    longer["settings"] = longer["settings"].str.replace('"num_train_epochs": 1', '"num_train_epochs": 9')
+    assert longer["settings"].str.contains('"num_train_epochs": 9').all()
+    shown = []
+    for these in (rows, pd.concat([rows, longer])):
+        figure = against_lambda(plan, these)
+        shown.append([line.get_xydata().tolist() for line in figure.axes[0].get_lines()])
+    assert shown[0] == shown[1]
+    assert {x for x, _ in shown[0][0]} == {0.0, 1.0}
 
 
 def test_rows_of_runs_that_the_plan_no_longer_has_stay_out_of_the_tables(bench, tmp_path):
