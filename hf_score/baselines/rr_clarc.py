@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attribution import find_layer
+from ..attribution.probe import first_tensor
 from ..base_trainer import eval_mode
+from ..data import ImageCollator
+from ..detection import HostImages, exchange_regions
 from ..errors import DataError, HFScoreError
 from .base import BaselineConfig, BaselineTrainer
 
@@ -37,10 +41,11 @@ class RRClArCConfig(BaselineConfig):
 
 class RRClArCTrainer(BaselineTrainer):
     """Cross-entropy + λ (∂f/∂a · h)², h the direction of the artefact at a layer with activations a and f the logits
-    summed with random signs (Dreyer et al., 2024, equations 4 to 6).
+    summed with random signs (Dreyer et al., 2024, equations 4 to 6). What comes before the layer is not trained, as in
+    the authors' code: features that move would leave the direction behind.
 
     Supervision: groups of the training set (which images have the artefact). h is their signal-pattern CAV of the
-    activations' means over positions. Scaled to 1 on the starting model (ours).
+    activations' maxima over positions. Scaled to 1 on the starting model (ours).
     """
 
     name = "rr_clarc"
@@ -51,29 +56,56 @@ class RRClArCTrainer(BaselineTrainer):
     config_class = RRClArCConfig
     args: RRClArCConfig  # type: ignore[assignment]
 
-    def artefact(self) -> Tensor:
-        """(N,) bool: the training images with the artefact: those of an odd group, group = class · 2 + attribute."""
-        return self.train_groups() % 2 == 1
-
     def train(self, *args: Any, **kwargs: Any) -> Any:
         model: Any = self.model
         model.to(self.args.device)
-        artefact = self.artefact()
+        activations, artefact, classes = self.examples(model)
         if artefact.all() or not artefact.any():
             raise DataError(f"{self.title} needs training images with the artefact and some without: it has one kind.")
-        self.direction = pattern_cav(self._means(model), artefact).to(self.args.device)
+        self.direction = pattern_cav(activations, artefact, classes).to(self.args.device)
         self._scale: Tensor | None = None
-        return super().train(*args, **kwargs)
+        frozen = [p for p in self._before_the_layer(model) if p.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
-    def _means(self, model: nn.Module) -> Tensor:
-        """(N, C): the layer's activations, mean over positions, of every training image."""
-        probe, means = find_layer(model, self.args.rr_clarc_layer), []
+    def examples(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Activations (N, C), whether the artefact is there (N,) and classes (N,): here of all training images, with
+        the artefact in those of an odd group, group = class · 2 + attribute."""
+        images = (batch["pixel_values"] for batch in self.batches(self.train_dataset))
+        return self._maxima(model, images), self.train_groups() % 2 == 1, self.train_labels()
+
+    def _maxima(self, model: nn.Module, images: Iterable[Tensor]) -> Tensor:
+        """(N, C): the layer's activations, largest over positions."""
+        probe, maxima = find_layer(model, self.args.rr_clarc_layer), []
         with eval_mode(model), torch.no_grad():
-            for batch in self.batches(self.train_dataset):
+            for part in images:
                 with probe.capture() as captured:
-                    model(pixel_values=batch["pixel_values"])
-                means.append(captured.activation.float().mean(dim=1).cpu())
-        return torch.cat(means)
+                    model(pixel_values=part)
+                maxima.append(captured.activation.float().amax(dim=1).cpu())
+        return torch.cat(maxima)
+
+    def _before_the_layer(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameters that the logits do not depend on once the layer's output is given, and the layer's own."""
+        probe, parameters = find_layer(model, self.args.rr_clarc_layer), list(model.parameters())
+        batch = next(iter(self.batches(self.train_dataset)))
+
+        def cut(module: nn.Module, args: Any, output: Any) -> Any:
+            tensor = first_tensor(output).detach().requires_grad_()
+            return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
+
+        handle = probe.module.register_forward_hook(cut)
+        try:
+            with eval_mode(model), torch.enable_grad():
+                logits = model(pixel_values=batch["pixel_values"][:1]).logits
+                gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+        finally:
+            handle.remove()
+        return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is None]
 
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
         loss, outputs = super().batch_loss(model, inputs, idx)
@@ -87,6 +119,7 @@ class RRClArCTrainer(BaselineTrainer):
     def latent_gradient(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
         """(B,): ∂f/∂a · h, summed over positions, with a graph."""
         probe = find_layer(model, self.args.rr_clarc_layer)
+        pixel_values = pixel_values.detach().requires_grad_()  # all before the layer may be frozen
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), probe.capture() as captured:
             logits = model(pixel_values=pixel_values).logits.float()
             signs = torch.randint(2, (logits.shape[1],), device="cpu").to(logits) * 2 - 1
@@ -98,26 +131,45 @@ class RRClArCTrainer(BaselineTrainer):
 
 
 class RRClArCSamplesTrainer(RRClArCTrainer):
-    """[`RRClArCTrainer`] at SCORE's supervision: the artefact is in the decided-on samples, and not in the training
-    images
-    of other classes than theirs. Ours. Supervision: decisions."""
+    """[`RRClArCTrainer`] at SCORE's supervision: the artefact is what the regions of the decided-on samples hold. Its
+    direction is learned from samples and images of other classes before and after they exchanged the region. Ours.
+
+    Supervision: decisions.
+    """
 
     name = "rr_clarc_samples"
     title = "RR-ClArC, from decisions"
     supervision_kinds = ("samples",)
 
-    def artefact(self) -> Tensor:
-        """(N,) bool: the decided-on samples."""
-        kept = set(self.supervision.samples.idx.tolist())
-        return torch.as_tensor([int(idx) in kept for idx in self.train_idx()])
+    def examples(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Both images of every pair; the class is that of what is outside the region."""
+        samples = self.supervision.samples
+        hosts = HostImages(
+            self.train_dataset, self.train_labels().tolist(), ImageCollator(self.processing_class), seed=self.args.seed
+        )
+        images, labels = hosts.draw(samples.labels.tolist(), range(len(samples)))
+        pairs = exchange_regions(samples.to("cpu"), images.cpu(), labels)
+        parts = torch.cat([pairs.with_region, pairs.without_region]).split(self.args.per_device_eval_batch_size)
+        artefact = torch.arange(2 * len(pairs.labels)) < len(pairs.labels)
+        return self._maxima(model, (part.to(self.args.device) for part in parts)), artefact, pairs.labels.repeat(2)
 
 
-def pattern_cav(activations: Tensor, artefact: Tensor) -> Tensor:
+def pattern_cav(activations: Tensor, artefact: Tensor, classes: Tensor) -> Tensor:
     """(C,): cov(a, t) / var(t) with unit length, t whether the artefact is there (Pahde et al., 2022).
+
+    Within the classes that have images of both kinds, as in the code of Dreyer et al.: over all images a shortcut's
+    direction would be that of the class. Over all images where no class has both.
 
     Args:
         activations: (N, C).
         artefact: (N,) bool.
+        classes: (N,).
     """
-    target = artefact.to(activations.dtype) - artefact.to(activations.dtype).mean()
-    return nn.functional.normalize(target @ (activations - activations.mean(dim=0)), dim=0)
+    target = artefact.to(activations.dtype)
+    both = [c for c in classes.unique() if len(target[classes == c].unique()) == 2]
+    parts = [classes == c for c in both] or [torch.ones_like(classes, dtype=torch.bool)]
+    direction = sum(
+        (target[part] - target[part].mean()) @ (activations[part] - activations[part].mean(dim=0)) for part in parts
+    )
+    assert isinstance(direction, Tensor)
+    return nn.functional.normalize(direction, dim=0)

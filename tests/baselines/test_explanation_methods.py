@@ -1,17 +1,20 @@
 """RRR, CDEP and RR-ClArC: penalties against slow references, and what training with them changes."""
 
 import copy
+import re
 
 import pytest
 import tiny
 import torch
 from torch import nn
 
+from hf_score.attribution import find_layer
 from hf_score.baselines import (
     CDEPConfig,
     CDEPTrainer,
     ERMTrainer,
     RRClArCConfig,
+    RRClArCSamplesTrainer,
     RRClArCTrainer,
     RRRConfig,
     RRRTrainer,
@@ -192,23 +195,57 @@ def test_the_pattern_points_from_images_without_to_images_with_the_artefact():
     direction = nn.functional.normalize(torch.randn(6), dim=0)
     artefact = torch.arange(200) % 2 == 1
     activations = torch.randn(200, 6) * 0.1 + artefact[:, None] * direction
-    found = pattern_cav(activations, artefact)
+    found = pattern_cav(activations, artefact, torch.zeros(200))
     means = activations[artefact].mean(0) - activations[~artefact].mean(0)
     torch.testing.assert_close(found, nn.functional.normalize(means, dim=0))
     assert found @ direction > 0.99
+
+
+def test_the_direction_of_a_shortcut_is_not_that_of_its_class():
+    torch.manual_seed(0)
+    of_class, of_artefact = torch.eye(6)[:2]
+    classes = torch.arange(400) % 2
+    artefact = (classes == 1) ^ (torch.arange(400) % 20 < 2)  # in 90 % of one class and 10 % of the other
+    activations = torch.randn(400, 6) * 0.1 + 3 * classes[:, None] * of_class + artefact[:, None] * of_artefact
+    assert pattern_cav(activations, artefact, classes) @ of_artefact > 0.98
+    never_apart = pattern_cav(activations[artefact == (classes == 1)], *2 * [classes[artefact == (classes == 1)] == 1])
+    assert never_apart @ of_class > 0.9
 
 
 def test_rr_clarc_turns_the_gradient_away_from_the_artefact(tmp_path):
     data = tiny.square_images(64)
     groups = {int(i): int(2 * (i % 4 >= 2)) + int(label) for i, label in zip(data.idx, data.labels, strict=True)}
     model = tiny.tiny_vit()
-    trained_first = copy.deepcopy(model)
-    config = RRClArCConfig(tmp_path, **FIELDS, rr_clarc_lambda=10.0)
+    trained_first, trained_before = copy.deepcopy(model), copy.deepcopy(model)
+    fields = {**FIELDS, "num_train_epochs": 8}  # the head alone is trained
+    config = RRClArCConfig(tmp_path, **fields, rr_clarc_lambda=10.0)
     trainer = RRClArCTrainer(model, config, train_dataset=data, supervision=Supervision(train_groups=groups))
     trainer.train()
     images = data.pixel_values[:16]
     after = trainer.latent_gradient(trainer.model.eval(), images).square().mean()
-    plain = ERMTrainer(trained_first, BaselineConfig(tmp_path, **FIELDS), train_dataset=data)
+    plain = ERMTrainer(trained_first, BaselineConfig(tmp_path, **fields), train_dataset=data)
     plain.train()
     before = trainer.latent_gradient(plain.model.eval(), images).square().mean()
     assert after < before / 3
+    start = dict(trained_before.named_parameters())
+    moved = {name for name, value in trainer.model.named_parameters() if not value.equal(start[name])}
+    assert moved and all(re.search(r"vit\.layernorm|classifier", name) for name in moved)
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+
+
+def test_rr_clarc_learns_the_direction_of_a_region_from_exchanged_copies(tmp_path):
+    data = tiny.square_images(64)
+    samples = tiny.square_samples()
+    trainer = RRClArCSamplesTrainer(
+        tiny.tiny_vit(),
+        RRClArCConfig(tmp_path, **FIELDS),
+        train_dataset=data,
+        supervision=Supervision(samples=samples),
+    )
+    activations, artefact, classes = trainer.examples(trainer.model)
+    assert len(activations) == len(artefact) == len(classes) == 4 * len(samples)
+    with torch.no_grad(), find_layer(trainer.model).capture() as captured:
+        trainer.model.eval()(pixel_values=samples.pixel_values)
+    torch.testing.assert_close(activations[: len(samples)], captured.activation.amax(dim=1))
+    assert artefact[: len(samples)].all() and classes[: len(samples)].equal(samples.labels)
+    assert not artefact[2 * len(samples) :].any()
