@@ -44,14 +44,14 @@ class PruSCConfig(BaselineConfig):
 
 
 class PruSCTrainer(BaselineTrainer):
-    """Learns a binary mask over the weights of the ERM model by a supervised contrastive loss that pulls images of a
-    class together which lie in different clusters of the ERM representation, then refits the head (Le, Schlötterer,
-    Seifert, 2024).
+    """Learns a binary mask over the weights of the ERM model by cross-entropy and a supervised contrastive loss that
+    pulls images of a class together which lie in different clusters of the ERM representation, then refits the head
+    (Le, Schlötterer, Seifert, 2024).
 
-    Supervision: class labels. From the public description; ours is: two clusters per class by 2-means; negatives are
-    images of other classes; batches in which every (class, cluster) is equally frequent; a mask is 1 where a learned
-    score is above 0 (straight-through gradient, all scores start at 1) and the share of kept weights is penalised; the
-    head is the class- and cluster-balanced optimum on the training images.
+    Supervision: class labels. Ours, beside the public description and code: two clusters per class by 2-means;
+    negatives are images of other classes; batches in which every (class, cluster) is equally frequent; a mask is 1
+    where a learned score is above 0 (straight-through gradient, all scores start at 1) and the share of kept weights
+    is penalised; the head is the class- and cluster-balanced optimum on the training images.
     """
 
     name = "prusc"
@@ -106,6 +106,7 @@ class PruSCTrainer(BaselineTrainer):
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
         outputs, features = self.forward_with_features(model, inputs["pixel_values"])
         labels = inputs["labels"]
+        classified = nn.functional.cross_entropy(outputs.logits.float(), labels)
         pairs = torch.as_tensor([self._pair_of[i] for i in idx.tolist()], device=labels.device)
         contrastive = contrastive_loss(
             features,
@@ -114,7 +115,7 @@ class PruSCTrainer(BaselineTrainer):
             temperature=self.args.prusc_temperature,
         )
         kept = torch.stack([mask.scores.sigmoid().mean() for mask in self._masks]).mean()
-        return contrastive + self.args.prusc_sparsity * kept, outputs
+        return classified + contrastive + self.args.prusc_sparsity * kept, outputs
 
     def _refit_head(self, model: nn.Module) -> None:
         _, features = self.predict_features(model, self.train_dataset)
