@@ -37,7 +37,8 @@ class MaskTuneTrainer(BaselineTrainer):
     section 3.1).
 
     Supervision: class labels. The relevance is LRP's, of the image's class, blurred; theirs is xGradCAM's, which needs
-    a CNN. Hidden pixels have the processor's mean, 0. They train for one epoch; here the schedule says.
+    a CNN, and their threshold is over positive relevance alone. Hidden pixels have the processor's mean, 0. They train
+    for one epoch; here the schedule says.
     """
 
     name = "masktune"
