@@ -37,6 +37,10 @@ NOT_RUN = {
     ("docs/bench.md", "hf-score bench benchmarks/main.yaml --tables docs/results"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
+    ("docs/bench.md", "hf-score bench benchmarks/full.yaml --data DATA --workers 14"): "needs image sets and a GPU",
+    ("docs/bench.md", "hf-score bench benchmarks/full.yaml --tables docs/results/full"): (
+        "changes the page it belongs to; tests/bench writes tables"
+    ),
     ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",
     ("docs/index.md", "pip install '.[review]'"): "`make package-check` installs the package",
     ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --data DATA --workers 2"): (
