@@ -18,7 +18,7 @@ from hf_score.attribution.composites import COMPOSITES, make_composite, rules_of
 from hf_score.attribution.copies import private_copy, unwrap
 from hf_score.attribution.families import find_family, split_wrapper
 from hf_score.attribution.lrp import LRP
-from hf_score.attribution.probe import ProbeLayer, find_layer, first_tensor
+from hf_score.attribution.probe import ProbeLayer, find_layer, recording
 from hf_score.errors import HFScoreError, ModelError
 
 __all__ = ["Explainer", "Explanation"]
@@ -198,7 +198,7 @@ class Explainer:
         x._lrp_pixels = True  # type: ignore[attr-defined]
         if mode is not None:
             mode.start(len(x))
-        with nullcontext() if mode is None else mode, _recording(probe, recorded, cut=not pixels):
+        with nullcontext() if mode is None else mode, recording(probe, recorded, cut=not pixels):
             output = self._copy(x)
         logits: Tensor = getattr(output, "logits", output)
         slopes = _slopes(logits.detach(), classes, objective)
@@ -331,28 +331,3 @@ def _isolated(device: torch.device) -> Iterator[None]:
     finally:
         for switch, precision in zip(switches, before, strict=True):
             switch.fp32_precision = precision
-
-
-@contextmanager
-def _recording(probe: ProbeLayer | None, recorded: list[Tensor], *, cut: bool) -> Iterator[None]:
-    """Append the layer's output to `recorded` and hand a clone on, which may be overwritten in place.
-
-    With `cut` the graph starts here: nothing below the layer is differentiated.
-    """
-    if probe is None:
-        yield
-        return
-
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        tensor = first_tensor(output)
-        recorded.append(tensor.detach().requires_grad_() if cut else tensor)
-        clone = recorded[-1].clone()
-        if hasattr(tensor, "_lrp_layer"):
-            clone._lrp_layer = tensor._lrp_layer  # type: ignore[attr-defined]
-        return (clone, *output[1:]) if isinstance(output, tuple) else clone
-
-    handle = probe.module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

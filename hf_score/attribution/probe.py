@@ -102,6 +102,31 @@ def first_tensor(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple | list) else output
 
 
+@contextmanager
+def recording(probe: ProbeLayer | None, recorded: list[Tensor], *, cut: bool) -> Iterator[None]:
+    """Append the layer's output to `recorded` and hand a clone on, which may be overwritten in place.
+
+    With `cut` the graph starts here: nothing below the layer is differentiated.
+    """
+    if probe is None:
+        yield
+        return
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        tensor = first_tensor(output)
+        recorded.append(tensor.detach().requires_grad_() if cut else tensor)
+        clone = recorded[-1].clone()
+        if hasattr(tensor, "_lrp_layer"):
+            clone._lrp_layer = tensor._lrp_layer  # type: ignore[attr-defined]
+        return (clone, *output[1:]) if isinstance(output, tuple) else clone
+
+    handle = probe.module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def find_layer(model: nn.Module, layer: str | int | ProbeLayer = "last") -> ProbeLayer:
     """Resolve the address of a layer.
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attribution import find_layer
-from ..attribution.probe import first_tensor
+from ..attribution.probe import recording
 from ..base_trainer import eval_mode
-from ..data import ImageCollator
 from ..detection import HostImages, exchange_regions
 from ..errors import DataError, HFScoreError
 from .base import BaselineConfig, BaselineTrainer
@@ -64,7 +63,7 @@ class RRClArCTrainer(BaselineTrainer):
             raise DataError(f"{self.title} needs training images with the artefact and some without: it has one kind.")
         self.direction = pattern_cav(activations, artefact, classes).to(self.args.device)
         self._scale: Tensor | None = None
-        frozen = [p for p in self._before_the_layer(model) if p.requires_grad]
+        frozen = self._before_the_layer(model)
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
@@ -90,21 +89,14 @@ class RRClArCTrainer(BaselineTrainer):
         return torch.cat(maxima)
 
     def _before_the_layer(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters that the logits do not depend on once the layer's output is given, and the layer's own."""
-        probe, parameters = find_layer(model, self.args.rr_clarc_layer), list(model.parameters())
-        batch = next(iter(self.batches(self.train_dataset)))
-
-        def cut(module: nn.Module, args: Any, output: Any) -> Any:
-            tensor = first_tensor(output).detach().requires_grad_()
-            return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
-
-        handle = probe.module.register_forward_hook(cut)
-        try:
-            with eval_mode(model), torch.enable_grad():
-                logits = model(pixel_values=batch["pixel_values"][:1]).logits
-                gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
-        finally:
-            handle.remove()
+        """The trainable parameters that the logits do not depend on once the layer's output is given."""
+        probe = find_layer(model, self.args.rr_clarc_layer)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        data: Any = self.train_dataset
+        (batch,) = self.batches([data[0]])
+        with eval_mode(model), torch.enable_grad(), recording(probe, [], cut=True):
+            logits = model(pixel_values=batch["pixel_values"]).logits
+            gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
         return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is None]
 
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
@@ -144,11 +136,10 @@ class RRClArCSamplesTrainer(RRClArCTrainer):
     def examples(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         """Both images of every pair; the class is that of what is outside the region."""
         samples = self.supervision.samples
-        hosts = HostImages(
-            self.train_dataset, self.train_labels().tolist(), ImageCollator(self.processing_class), seed=self.args.seed
-        )
-        images, labels = hosts.draw(samples.labels.tolist(), range(len(samples)))
-        pairs = exchange_regions(samples.to("cpu"), images.cpu(), labels)
+        labels = self.train_labels().tolist()
+        hosts = HostImages(self.train_dataset, labels, self.data_collator, seed=self.args.seed)
+        images, classes = hosts.draw(samples.labels.tolist(), range(len(samples)))
+        pairs = exchange_regions(samples.to("cpu"), images.cpu(), classes)
         parts = torch.cat([pairs.with_region, pairs.without_region]).split(self.args.per_device_eval_batch_size)
         artefact = torch.arange(2 * len(pairs.labels)) < len(pairs.labels)
         return self._maxima(model, (part.to(self.args.device) for part in parts)), artefact, pairs.labels.repeat(2)
@@ -168,8 +159,7 @@ def pattern_cav(activations: Tensor, artefact: Tensor, classes: Tensor) -> Tenso
     target = artefact.to(activations.dtype)
     both = [c for c in classes.unique() if len(target[classes == c].unique()) == 2]
     parts = [classes == c for c in both] or [torch.ones_like(classes, dtype=torch.bool)]
-    direction = sum(
+    covariances = [
         (target[part] - target[part].mean()) @ (activations[part] - activations[part].mean(dim=0)) for part in parts
-    )
-    assert isinstance(direction, Tensor)
-    return nn.functional.normalize(direction, dim=0)
+    ]
+    return nn.functional.normalize(torch.stack(covariances).sum(dim=0), dim=0)
