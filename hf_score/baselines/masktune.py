@@ -21,7 +21,8 @@ class MaskTuneConfig(BaselineConfig):
     """Configuration of [`MaskTuneTrainer`].
 
     Parameters:
-        masktune_deviations: a pixel is hidden whose relevance is so many standard deviations above the image's mean.
+        masktune_deviations: a pixel is hidden whose relevance is so many standard deviations above the mean of the
+            image's positive relevance.
     """
 
     masktune_deviations: float = field(default=2.0, metadata={"help": "Threshold, in standard deviations."})
@@ -37,8 +38,8 @@ class MaskTuneTrainer(BaselineTrainer):
     section 3.1).
 
     Supervision: class labels. The relevance is LRP's, of the image's class, blurred; theirs is xGradCAM's, which needs
-    a CNN, and their threshold is over positive relevance alone. Hidden pixels have the processor's mean, 0. They train
-    for one epoch; here the schedule says.
+    a CNN. The threshold is that of their code. Hidden pixels have the processor's mean, 0. They train for one epoch;
+    here the schedule says.
     """
 
     name = "masktune"
@@ -67,12 +68,17 @@ class MaskTuneTrainer(BaselineTrainer):
 
 
 def salient(relevance: Tensor, *, deviations: float) -> Tensor:
-    """(B, H, W) bool: where the blurred relevance (B, H, W) is so many standard deviations above the image's mean."""
+    """(B, H, W) bool: where the blurred relevance (B, H, W) is so many standard deviations above its mean.
+
+    Mean and deviation are over the image's positive relevance. Without any, nothing is salient.
+    """
     width = max(3, relevance.shape[-1] // 16 | 1)
     blurred = torch.nn.functional.avg_pool2d(
         relevance[:, None].float(), width, stride=1, padding=width // 2, count_include_pad=False
     )[:, 0]
-    mean, deviation = blurred.mean(dim=(1, 2), keepdim=True), blurred.std(dim=(1, 2), keepdim=True)
+    positive = blurred.masked_fill(blurred <= 0, float("nan"))
+    mean = positive.nanmean(dim=(1, 2), keepdim=True)
+    deviation = (positive - mean).square().nanmean(dim=(1, 2), keepdim=True).sqrt()
     return blurred > mean + deviations * deviation
 
 

@@ -175,10 +175,20 @@ def test_the_contrastive_loss_by_hand():
 
 
 def test_what_is_salient():
-    relevance = torch.zeros(1, 32, 32)
+    relevance = torch.full((1, 32, 32), 0.01)
     relevance[:, 4:10, 4:10] = 1.0
     assert salient(relevance, deviations=2.0)[0, 6, 6]
     assert not salient(relevance, deviations=2.0)[0, 20:, 20:].any()
+
+
+def test_what_speaks_against_a_class_does_not_change_what_is_salient():
+    relevance = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    relevance[:, :, 16:] = 0
+    against = relevance.clone()
+    against[:, :, 20:] = -5.0
+    assert salient(relevance, deviations=2.0).any()
+    assert torch.equal(salient(relevance, deviations=2.0), salient(against, deviations=2.0))
+    assert not salient(-relevance, deviations=2.0).any()
 
 
 @pytest.mark.parametrize("name", ["afr", "cb_llr", "self", "dfr"])
