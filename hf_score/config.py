@@ -24,6 +24,9 @@ class SCOREConfig(BaseConfig):
             also trains the layers above the probe layer to ignore it.
         score_swap_weight: weight w of the cross-entropy of the copies with exchanged regions; each keeps the label of
             what is outside the region.
+        score_own_class_exchange: where such copies are made, every training image takes a region from an image of its
+            own class, so that the edge of a region does not tell copies from images. Keeps up to 256 images in memory.
+            Not done where the masks cover half of the image or more: their edge is the outline of the object.
         score_batch_size: spurious-positive samples per optimizer step, over all processes.
         score_held_out_share: share of the spurious-positive samples that is never penalised and measures reliance.
 
@@ -47,6 +50,10 @@ class SCOREConfig(BaseConfig):
         metadata={"help": "Margin change when the region is exchanged, or at the probe layer |a| or |a * df/da|."},
     )
     score_swap_weight: float = field(default=1.0, metadata={"help": "Weight of copies with exchanged regions."})
+    score_own_class_exchange: bool = field(
+        default=True,
+        metadata={"help": "Training images take a region from their own class where copies are made."},
+    )
     score_batch_size: int = field(default=16, metadata={"help": "Spurious-positive samples per step, all processes."})
     score_held_out_share: float = field(
         default=0.25, metadata={"help": "Share of spurious-positive samples kept to measure reliance."}

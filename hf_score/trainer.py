@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from .attribution import Explainer, find_layer
 from .base_trainer import BaseTrainer, class_labels, classification_metrics, column_names, eval_mode
 from .config import SCOREConfig
-from .detection.samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
+from .detection.samples import ExchangedRegions, HostImages, OwnClassImages, SpuriousSamples, exchange_regions
 from .errors import DataError, HFScoreError, ModelError
 from .files import write_bytes
 from .penalty import margin, margin_difference, positive_total, score_penalty, shortcut_relevance
@@ -96,17 +96,43 @@ class SCORETrainer(BaseTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """Add λ·P to the base loss while training; with λ = 0 this is `Trainer.compute_loss` and nothing else."""
+        penalised = model.training and self.spurious_samples is not None
+        if penalised:
+            share = self._next_share()
+            inputs = {**inputs, "pixel_values": self._exchange_within_classes(share, **inputs)}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        if model.training and self.spurious_samples is not None:
-            penalty, swapped = self._penalty()
+        if penalised:
+            penalty, swapped = self._penalty(share)
             self._penalties.append(penalty.detach())
             penalty = self.args.score_lambda * penalty + self.args.score_swap_weight * swapped
             loss = loss + self._batch_mean(penalty, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _penalty(self) -> tuple[Tensor, Tensor]:
-        """Mean penalty of this process's share of this micro-batch's samples, 1 on the starting model, and the
-        cross-entropy of the copies with exchanged regions (0 where none are made)."""
+    def _exchange_within_classes(self, share: int, *, pixel_values: Tensor, labels: Tensor, **_: Any) -> Tensor:
+        """The micro-batch's images as the loss sees them: beside copies with exchanged regions, all have an edge."""
+        masks = self._masks_with_a_telling_edge
+        if masks is None:
+            return pixel_values
+        first = share * self.args.train_batch_size
+        turns = range(first, first + len(labels))
+        return self._own_class_images.exchange(pixel_values, labels, masks, turns=turns)
+
+    @cached_property
+    def _masks_with_a_telling_edge(self) -> Tensor | None:
+        """(t, H, W): the samples' masks, if copies are made and the masks are of something in front of the rest.
+
+        Where they cover most of the images, their edge is the outline of an object, which every image has anyway, and
+        on another image they would cut the object.
+        """
+        assert self.spurious_samples is not None
+        copies = self.args.score_penalised == "difference" or self.args.score_swap_weight > 0
+        masks = self.spurious_samples.masks
+        wanted = copies and self.args.score_own_class_exchange and masks.float().mean() < 0.5
+        return masks if wanted else None
+
+    def _penalty(self, share: int) -> tuple[Tensor, Tensor]:
+        """Mean penalty of the samples of this share, 1 on the starting model, and the cross-entropy of the copies with
+        exchanged regions (0 where none are made)."""
         assert self.spurious_samples is not None
         # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
         model = self.accelerator.unwrap_model(self.model)
@@ -117,7 +143,7 @@ class SCORETrainer(BaseTrainer):
             turns = range(len(self.spurious_samples))
             self._scale = self._exchange(model, self.spurious_samples, self._hosts, turns)[0].clamp(min=1e-12)
         assert self._scale is not None
-        turns = self._turns_of_this_process()
+        turns = self._turns_of(share)
         chosen = self._samples_of(turns)
         samples = self.spurious_samples[chosen].to(self.args.device)
         if by_neurons:
@@ -160,18 +186,26 @@ class SCORETrainer(BaseTrainer):
             (gradient,) = torch.autograd.grad(explained.sum(), captured.output, create_graph=True)
         return probe.to_positions(captured.output * gradient)
 
-    def _turns_of_this_process(self) -> range:
-        """Numbers of the samples' turns in this micro-step: a function of step, micro-step and rank alone.
+    def _next_share(self) -> int:
+        """Number of this micro-batch among all that the processes have had: a function of step, micro-step and rank.
 
-        The turns of one step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two processes
+        The shares of one step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two processes
         see the same.
         """
         step = self.state.global_step
         self._micro_step = (step, self._micro_step[1] + 1 if self._micro_step[0] == step else 0)
-        shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-        share = self._micro_step[1] * self.accelerator.num_processes + self.accelerator.process_index
-        size = -(-self.args.score_batch_size // shares)
-        return range((step * shares + share) * size, (step * shares + share + 1) * size)
+        processes = self.accelerator.num_processes
+        return step * self._shares + self._micro_step[1] * processes + self.accelerator.process_index
+
+    @property
+    def _shares(self) -> int:
+        """Micro-batches of an optimizer step, over all processes."""
+        return self.current_gradient_accumulation_steps * self.accelerator.num_processes
+
+    def _turns_of(self, share: int) -> range:
+        """Numbers of the samples' turns in this share."""
+        size = -(-self.args.score_batch_size // self._shares)
+        return range(share * size, (share + 1) * size)
 
     def _samples_of(self, turns: range) -> Tensor:
         """(t,): the samples whose turn it is. Seeded permutations follow each other, so every sample gets its turn."""
@@ -188,14 +222,24 @@ class SCORETrainer(BaseTrainer):
         """Training images to exchange regions with."""
         return self._hosts_from(self.train_dataset)
 
+    @cached_property
+    def _own_class_images(self) -> OwnClassImages:
+        return OwnClassImages(
+            self.train_dataset, self._labels_of(self.train_dataset), self.data_collator, seed=self.args.seed
+        )
+
     def _hosts_from(self, dataset: Any) -> HostImages:
+        return HostImages(dataset, self._labels_of(dataset), self.data_collator, seed=self.args.seed)
+
+    @staticmethod
+    def _labels_of(dataset: Any) -> Sequence[int]:
         labels = class_labels(dataset)
         if labels is None:
             raise DataError(
                 "exchanging regions with images of other classes needs a data set with a label column that can be "
                 "indexed: give one, or set score_swap_weight=0 and score_penalised='activation'."
             )
-        return HostImages(dataset, labels, self.data_collator, seed=self.args.seed)
+        return labels
 
     def _exchange(
         self, model: nn.Module, samples: SpuriousSamples, hosts: HostImages, turns: Sequence[int]

@@ -152,6 +152,39 @@ def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
     assert after["eval_selection"] == min(estimates)
 
 
+def first_batch(trainer) -> torch.Tensor:
+    """What the model is shown first while it trains, of as many images as a batch has."""
+    shown = []
+
+    def note(module, args, kwargs) -> None:
+        if module.training and len(kwargs["pixel_values"]) == trainer.args.per_device_train_batch_size:
+            shown.append(kwargs["pixel_values"].clone())
+
+    with trainer.model.register_forward_pre_hook(note, with_kwargs=True):
+        trainer.train()
+    return shown[0]
+
+
+def test_training_images_take_a_region_from_their_own_class_where_copies_are_made(tmp_path):
+    def batch(**fields):
+        return first_batch(score_trainer(tmp_path, max_steps=1, **fields))
+
+    exchanged, plain = batch(), batch(score_own_class_exchange=False)
+    inside = square_samples().masks.any(dim=0)
+    assert torch.equal(exchanged[:, :, ~inside], plain[:, :, ~inside])
+    assert (exchanged != plain)[:, :, inside].flatten(1).any(dim=1).float().mean() > 0.5
+    assert torch.equal(batch(score_penalised="activation", score_swap_weight=0.0), plain)
+
+
+def test_masks_of_all_but_the_object_leave_training_images_as_they_are(tmp_path):
+    def batch(**fields):
+        trainer = score_trainer(tmp_path, max_steps=1, **fields)
+        trainer.spurious_samples.masks.logical_not_()
+        return first_batch(trainer)
+
+    assert torch.equal(batch(), batch(score_own_class_exchange=False))
+
+
 @pytest.mark.parametrize("penalised", ["difference", "activation"])
 def test_a_sample_without_weight_is_not_penalised(tmp_path, penalised):
     """Weights multiply λ: with all of them doubled the penalty is twice as large, with all of them 0 there is none."""
@@ -169,7 +202,7 @@ def test_a_sample_without_weight_is_not_penalised(tmp_path, penalised):
 def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
     trainer = score_trainer(tmp_path, score_swap_weight=0.0, score_penalised="activation")
     trainer.current_gradient_accumulation_steps = 1
-    penalty, swapped = trainer._penalty()
+    penalty, swapped = trainer._penalty(0)
     penalty.backward()
     touched = {name for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert swapped == 0

@@ -104,7 +104,8 @@ def document(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex
         title = f"{plan.sets[set_name].get('title', set_name)}; {plan.models[model].get('title', model)}"
         parts.append(_titled(title, set_table(main, set_name, model, names), form))
     for set_name, model in _places(plan, ablations):
-        compared = ["continued_erm", "score", *(m["name"] for m in plan.methods if m.get("ablation"))]
+        ablated = (m["name"] for m in plan.methods if m.get("ablation"))
+        compared = list(dict.fromkeys(["continued_erm", "score", *ablated]))  # entries of several sets share a name
         title = f"Ablations: {plan.sets[set_name].get('title', set_name)}; {plan.models[model].get('title', model)}"
         parts.append(_titled(title, set_table(rows, set_name, model, compared), form))
     return "\n".join(parts)

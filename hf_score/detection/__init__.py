@@ -6,7 +6,7 @@ from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_b
 from .masks import relevance_mask
 from .objects import ObjectFinder
 from .proposals import find_evidence
-from .samples import ExchangedRegions, HostImages, SpuriousSamples, exchange_regions
+from .samples import ExchangedRegions, HostImages, OwnClassImages, SpuriousSamples, exchange_regions
 from .scan import ScanHit, ScanResult, UnreadableImage, scan
 from .selection import Decision, Selection
 
@@ -18,6 +18,7 @@ __all__ = [
     "ExchangedRegions",
     "HostImages",
     "ObjectFinder",
+    "OwnClassImages",
     "ScanHit",
     "ScanResult",
     "Selection",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import HFScoreError
 
-__all__ = ["ExchangedRegions", "HostImages", "SpuriousSamples", "exchange_regions"]
+__all__ = ["ExchangedRegions", "HostImages", "OwnClassImages", "SpuriousSamples", "exchange_regions"]
 
 
 @dataclass(frozen=True)
@@ -165,3 +165,59 @@ class HostImages:
             chosen.append(int(members[torch.randint(len(members), (1,), generator=generator)]))
         batch = self._collate([self._dataset[position] for position in chosen])
         return batch["pixel_values"], batch["labels"]
+
+
+class OwnClassImages:
+    """Some images of every class, kept in memory, to exchange what is inside a mask with within a class.
+
+    A copy with an exchanged region has an edge, and a model can learn to ignore the shortcut where there is an edge
+    and nowhere else: right on the copies, wrong on images. Once every training image has such an edge, it tells them
+    apart no more. What the images of a class have in common, shortcuts too, stays as common as it was. Ours.
+
+    Args:
+        dataset: indexable.
+        labels: class id of each item.
+        data_collator: makes `{"pixel_values": (n, 3, H, W), "labels": (n,)}` of n items.
+        seed: for the draws.
+        size: at most so many images; with more classes than that, the images of the rest are left as they are.
+    """
+
+    def __init__(
+        self, dataset: Any, labels: Sequence[int], data_collator: Callable, *, seed: int, size: int = 256
+    ) -> None:
+        classes = torch.as_tensor(labels)
+        shuffled = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+        of_class: dict[int, list[int]] = {int(c): [] for c in classes.unique()[:size]}
+        most = max(1, size // len(of_class))
+        for position in shuffled.tolist():
+            if len(members := of_class.get(int(classes[position]), [])) < most:
+                members.append(position)
+        chosen = [position for members in of_class.values() for position in members]
+        self._images: Tensor = data_collator([dataset[position] for position in chosen])["pixel_values"]
+        places = iter(range(len(chosen)))
+        self._members = {c: [next(places) for _ in members] for c, members in of_class.items()}
+        self._seed = seed
+
+    def exchange(self, pixel_values: Tensor, labels: Tensor, masks: Tensor, *, turns: Sequence[int]) -> Tensor:
+        """(B, 3, H, W): the images, each with what is inside one of the masks taken from an image of its class.
+
+        What is drawn depends on the seed and the number of the turn alone.
+
+        Args:
+            pixel_values: (B, 3, H, W).
+            labels: (B,).
+            masks: (t, H, W), bool.
+            turns: B numbers.
+        """
+        rows, partners, which = [], [], []
+        for row, (label, turn) in enumerate(zip(labels.tolist(), turns, strict=True)):
+            if label in self._members:
+                generator = torch.Generator().manual_seed(self._seed * 1_000_033 + turn)
+                members = self._members[label]
+                rows.append(row)
+                partners.append(members[int(torch.randint(len(members), (1,), generator=generator))])
+                which.append(int(torch.randint(len(masks), (1,), generator=generator)))
+        exchanged = pixel_values.clone()
+        inside = masks[which][:, None].to(pixel_values.device)
+        exchanged[rows] = torch.where(inside, self._images[partners].to(pixel_values), pixel_values[rows])
+        return exchanged

@@ -4,7 +4,7 @@ from tiny import square_images, square_samples
 
 from hf_score import HFScoreError
 from hf_score.data import ImageCollator
-from hf_score.detection import HostImages, exchange_regions
+from hf_score.detection import HostImages, OwnClassImages, exchange_regions
 
 
 def hosts_of(labels, seed=0) -> HostImages:
@@ -49,6 +49,37 @@ def test_a_host_depends_on_its_turn_alone():
 def test_one_class_is_refused():
     with pytest.raises(HFScoreError, match="one class"):
         hosts_of([1, 1, 1])
+
+
+def test_an_image_takes_a_region_from_its_own_class_and_nothing_else():
+    known = square_images(12)
+    labels = torch.arange(12) % 3
+    own = OwnClassImages(known, labels.tolist(), ImageCollator(None), seed=0)
+    images, classes = torch.randn(9, 3, 32, 32), torch.arange(9) % 3
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[0, :8], masks[1, :, 20:] = True, True
+    exchanged = own.exchange(images, classes, masks, turns=range(9))
+    used = set()
+    for n in range(9):
+        origins = [
+            (mask, place)
+            for mask, inside in enumerate(masks)
+            for place in (labels == classes[n]).nonzero().flatten().tolist()
+            if torch.equal(exchanged[n], torch.where(inside, known.pixel_values[place], images[n]))
+        ]
+        assert len(origins) == 1
+        used.add(origins[0])
+    assert len(used) > 4
+    alone = own.exchange(images[4:5], classes[4:5], masks, turns=[4])
+    assert torch.equal(alone[0], exchanged[4])
+
+
+def test_of_more_classes_than_are_kept_the_rest_stay_as_they_are():
+    own = OwnClassImages(square_images(6), [0, 1, 2, 3, 0, 1], ImageCollator(None), seed=0, size=2)
+    images, masks = torch.randn(4, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)
+    exchanged = own.exchange(images, torch.arange(4), masks, turns=range(4))
+    assert [torch.equal(exchanged[n], images[n]) for n in range(4)] == [False, False, True, True]
+    assert torch.equal(own.exchange(images[2:], torch.tensor([2, 3]), masks, turns=[0, 1]), images[2:])
 
 
 def test_moved_masks_keep_their_size_and_leave_their_place():
