@@ -18,10 +18,10 @@ __all__ = ["TRAINERS", "cut_out"]
 class _OfSamples(SCORETrainer):
     """λ · a loss on the step's samples, 1 on the starting model; no exchanged copies."""
 
-    def _penalty(self) -> tuple[Tensor, Tensor]:
+    def _penalty(self, share: int) -> tuple[Tensor, Tensor]:
         assert self.spurious_samples is not None
         model = self.accelerator.unwrap_model(self.model)
-        samples = self.spurious_samples.to(self.args.device)[self._samples_of(self._turns_of_this_process())]
+        samples = self.spurious_samples.to(self.args.device)[self._samples_of(self._turns_of(share))]
         value = self.sample_loss(model, samples)
         if self._scale is None:
             self._scale = value.detach().clamp(min=1e-12)
