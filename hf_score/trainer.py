@@ -35,7 +35,8 @@ class SCORETrainer(BaseTrainer):
     is exchanged with that of an image of another class (`hf_score.penalty.margin_difference`, ours); or Σ_k r_k·|a_k|
     at the probe layer, with a the activations of the original image and r the shortcut relevance of the masked image
     ("Shortcut Mitigation via Spurious-Positive Samples", arXiv 2605.13340, figure 1 B; |a|, the scale and the refresh
-    of r are ours).
+    of r are ours). Beside exchanged copies, training images take a region from their own class, so that its edge does
+    not tell them apart (`score_own_class_exchange`, ours).
 
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included.
