@@ -193,7 +193,8 @@ class OwnClassImages:
             if len(members := of_class.get(int(classes[position]), [])) < most:
                 members.append(position)
         chosen = [position for members in of_class.values() for position in members]
-        self._images: Tensor = data_collator([dataset[position] for position in chosen])["pixel_values"]
+        # one by one: as they are in the data set, they may be large
+        self._images = torch.cat([data_collator([dataset[position]])["pixel_values"] for position in chosen])
         places = iter(range(len(chosen)))
         self._members = {c: [next(places) for _ in members] for c, members in of_class.items()}
         self._seed = seed
