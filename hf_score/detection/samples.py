@@ -186,18 +186,14 @@ class OwnClassImages:
         self, dataset: Any, labels: Sequence[int], data_collator: Callable, *, seed: int, size: int = 256
     ) -> None:
         classes = torch.as_tensor(labels)
+        kept = classes.unique()[:size]
         shuffled = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
-        of_class: dict[int, list[int]] = {int(c): [] for c in classes.unique()[:size]}
-        most = max(1, size // len(of_class))
-        for position in shuffled.tolist():
-            if len(members := of_class.get(int(classes[position]), [])) < most:
-                members.append(position)
-        chosen = [position for members in of_class.values() for position in members]
-        # one by one: as they are in the data set, they may be large
-        self._images = torch.cat([data_collator([dataset[position]])["pixel_values"] for position in chosen])
-        places = iter(range(len(chosen)))
-        self._members = {c: [next(places) for _ in members] for c, members in of_class.items()}
-        self._seed = seed
+        self._seed, self._images = seed, {}
+        for c in kept:
+            chosen = shuffled[classes[shuffled] == c][: max(1, size // len(kept))]
+            # one by one: as they are in the data set, they may be large
+            images = [data_collator([dataset[position]])["pixel_values"] for position in chosen.tolist()]
+            self._images[int(c)] = torch.cat(images)
 
     def exchange(self, pixel_values: Tensor, labels: Tensor, masks: Tensor, *, turns: Sequence[int]) -> Tensor:
         """(B, 3, H, W): the images, each with what is inside one of the masks taken from an image of its class.
@@ -212,13 +208,14 @@ class OwnClassImages:
         """
         rows, partners, which = [], [], []
         for row, (label, turn) in enumerate(zip(labels.tolist(), turns, strict=True)):
-            if label in self._members:
+            if (images := self._images.get(label)) is not None:
                 generator = torch.Generator().manual_seed(self._seed * 1_000_033 + turn)
-                members = self._members[label]
                 rows.append(row)
-                partners.append(members[int(torch.randint(len(members), (1,), generator=generator))])
+                partners.append(images[int(torch.randint(len(images), (1,), generator=generator))])
                 which.append(int(torch.randint(len(masks), (1,), generator=generator)))
+        if not rows:
+            return pixel_values
         exchanged = pixel_values.clone()
         inside = masks[which][:, None].to(pixel_values.device)
-        exchanged[rows] = torch.where(inside, self._images[partners].to(pixel_values), pixel_values[rows])
+        exchanged[rows] = torch.where(inside, torch.stack(partners).to(pixel_values), pixel_values[rows])
         return exchanged
