@@ -103,6 +103,9 @@ def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
             by = here.groupby("λ")[column].agg(["mean", "std"]) * 100
             axis.errorbar(by.index, by["mean"], by["std"], fmt="o-", ms=4, lw=1, color=colour, label=label)
         axis.set_xscale("symlog", linthresh=0.1)
+        values = sorted(here["λ"].unique())
+        axis.set_xticks(values, [f"{value:g}" for value in values])  # the ones that were run, not powers of ten
+        axis.minorticks_off()
         axis.set_xlabel("λ", fontsize=7)
         axis.set_ylim(-3, 103)
     _legend(figure, axes)
