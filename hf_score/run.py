@@ -28,7 +28,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, set_s
 
 from .attribution import Explainer, find_layer
 from .config import SCOREConfig
-from .data import ImageCollator, ImageData, load_data, preprocess, resize_mask, viewable
+from .data import ImageCollator, ImageData, load_data, preprocess, viewable
 from .data.benchmarks import find_benchmark
 from .detection import (
     Candidates,
@@ -342,7 +342,7 @@ class Run:
         elif decider == "file" and self.arguments.selection:
             selection = decide_by_file(candidates, self.arguments.selection)
         elif decider == "oracle" and self.data.has_regions:
-            regions = self._regions("train", candidates.idx)
+            regions = self.data.regions("train").as_seen(candidates.idx, self.processor)
             selection = decide_by_oracle(
                 candidates, regions, num_keep=self.arguments.num_keep, threshold=self.arguments.oracle_threshold
             )
@@ -559,7 +559,7 @@ class Run:
             return None
         classes = {d.label for d in self.decide().spurious}
         shown = [idx for idx, label in self._test_labels.items() if label in classes]
-        regions = dict(zip(shown, self._regions("test", shown), strict=True))
+        regions = dict(zip(shown, self.data.regions("test").as_seen(shown, self.processor), strict=True))
         with_region = [idx for idx in shown if regions[idx] is not None]
         chosen = _evenly(with_region, 64)
         if not chosen:
@@ -598,7 +598,7 @@ class Run:
         labels = self._test_labels
         pool = _evenly(list(labels), 400)
         if self.data.has_regions:
-            known = dict(zip(pool, self._regions("test", pool), strict=True))
+            known = dict(zip(pool, self.data.regions("test").as_seen(pool, self.processor), strict=True))
             pool = [idx for idx in pool if known[idx] is not None] or pool
         images = []
         for label in sorted(set(labels.values())):
@@ -616,17 +616,9 @@ class Run:
         captions = [f"{names[labels[idx]]}: evidence for {names[target]}" for idx, target in self._heatmap_images]
         regions = None
         if self.data.has_regions:
-            known = self._regions("test", chosen)
+            known = self.data.regions("test").as_seen(chosen, self.processor)
             regions = np.stack([np.zeros(before.shape[1:]) if r is None else r for r in known]) > 0.5
         return heatmap_pairs(viewable(pixel_values, self.processor), before, after, captions=captions, regions=regions)
-
-    def _regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
-        region_of = self.data.regions(split)
-        regions = []
-        for idx in chosen:
-            mask = region_of(int(idx))
-            regions.append(None if mask is None else np.asarray(resize_mask(mask, self.processor)))
-        return regions
 
     def _contact_sheets(self, candidates: Candidates, selection: Selection | None) -> None:
         verdicts = {d.idx: d.verdict for d in selection.decisions} if selection else {}

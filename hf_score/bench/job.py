@@ -30,7 +30,7 @@ from ..base_trainer import BaseTrainer
 from ..baselines import BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
 from ..baselines.supervision import in_words
-from ..data import ImageCollator, PixelDataset, load_data, preprocess, resize_mask
+from ..data import ImageCollator, PixelDataset, load_data, preprocess
 from ..detection import (
     Candidates,
     HostImages,
@@ -208,9 +208,7 @@ class Job:
 
     def regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
         """The regions of the spurious attribute in these images, (H, W) from 0 to 1 as the model sees them."""
-        region_of = self.data.regions(split)
-        found = (region_of(int(idx)) for idx in chosen)
-        return [None if mask is None else np.asarray(resize_mask(mask, self.processor)) for mask in found]
+        return self.data.regions(split).as_seen(chosen, self.processor)
 
     @cached_property
     def _test_regions(self) -> list[np.ndarray | None]:

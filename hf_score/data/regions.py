@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 from PIL import ImageOps
 
+from hf_score.data.pixels import resize_mask
 from hf_score.errors import DataError, first_line
 
 __all__ = ["Regions", "find_masks"]
@@ -44,6 +46,11 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def as_seen(self, indices: Iterable[int], processor: Any) -> list[np.ndarray | None]:
+        """The masks of these images as a model sees them, each (H, W) from 0 to 1; None where an image has none."""
+        masks = (self(idx) for idx in indices)
+        return [None if mask is None else resize_mask(mask, processor).numpy() for mask in masks]
 
 
 def find_masks(rows: Dataset, masks: str, *, split: str, folder: Path | None) -> dict[int, str | bytes]:

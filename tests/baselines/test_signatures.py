@@ -16,7 +16,7 @@ from hf_score.baselines.cdep import contextual_decomposition
 from hf_score.baselines.rrr import input_gradient_penalty
 from hf_score.baselines.self_ import disagreement
 from hf_score.bench.job import GroupedPixels
-from hf_score.data import load_data, preprocess, resize_mask
+from hf_score.data import load_data, preprocess
 from hf_score.metrics import group_metrics
 from hf_score.models import load_model
 
@@ -38,9 +38,8 @@ def fashion(tmp_path_factory):
         )
 
     train, held_out = preprocess(data.train, processor), preprocess(data.held_out, processor)
-    region_of = data.regions("train")
-    regions = {int(idx): region_of(int(idx)) for idx in train.idx}
-    regions = {idx: None if r is None else np.asarray(resize_mask(r, processor)) > 0.5 for idx, r in regions.items()}
+    known = data.regions("train").as_seen(train.idx, processor)
+    regions = {int(idx): None if r is None else r > 0.5 for idx, r in zip(train.idx, known, strict=True)}
     made = SimpleNamespace(
         untrained=model,
         train=train,

@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
+from transformers import ViTImageProcessor
 
 from hf_score.data import load_data
 from hf_score.errors import DataError
@@ -35,6 +36,21 @@ def test_folder_matches_by_name(image_folder, tmp_path):
     assert data.regions("train")(0).mode == "L"
     assert white(data.regions("held_out")(2)) == [(2, 2)]  # the same ids as train
     assert len(data.regions("test")) == 0
+
+
+def test_masks_as_a_model_sees_them_are_in_the_order_asked_for(image_folder, tmp_path):
+    write_mask(tmp_path / "train" / "tr000.png", (1, 1))
+    write_mask(tmp_path / "train" / "tr002.png", (6, 4))
+    seen = (
+        load_data(image_folder(), masks=tmp_path)
+        .regions("train")
+        .as_seen([2, 1, 0], ViTImageProcessor(size={"height": 12, "width": 16}, resample=Image.Resampling.NEAREST))
+    )
+    assert seen[1] is None
+    assert [np.argwhere(seen[i]).tolist() for i in (0, 2)] == [
+        [[8, 12], [8, 13], [9, 12], [9, 13]],
+        [[2, 2], [2, 3], [3, 2], [3, 3]],
+    ]
 
 
 def test_a_mask_belongs_to_the_image_of_its_own_name(image_folder, rows_of, tmp_path):
