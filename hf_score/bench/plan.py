@@ -115,7 +115,10 @@ class Plan:
         Two entries may share a run (`key`), a grid and an ablation for example.
 
         Args:
-            only: restrict `set`, `model`, `seed` or `name` to these values, `round` to this number.
+            only: restrict `set`, `model`, `seed`, `name` or `round` to these values, in words.
+
+        Raises:
+            HFScoreError: a value that no run of the plan has, or values that no run has together.
         """
         cells = []
         for fields in self.methods:
@@ -130,7 +133,17 @@ class Plan:
                     cells += [
                         self._cell(fields, trainer_class, set_name, model_name, seed, point) for point in _grid(fields)
                     ]
-        wanted = [c for c in cells if all(str(getattr(c, k)) in v for k, v in (only or {}).items())]
+        only = only or {}
+        words = {"name": "method"}
+        for field, values in only.items():
+            known = {str(getattr(cell, field)) for cell in cells}
+            if strange := sorted(set(values) - known):
+                what, there = words.get(field, field), ", ".join(sorted(known))
+                raise HFScoreError(f"{self.path}: no run has the {what} {strange[0]!r}: use {there}.")
+        wanted = [c for c in cells if all(str(getattr(c, field)) in values for field, values in only.items())]
+        if cells and not wanted:
+            asked = ", ".join(f"{words.get(field, field)} {' or '.join(values)}" for field, values in only.items())
+            raise HFScoreError(f"{self.path}: no run has {asked} together: ask for fewer of them.")
         return sorted(wanted, key=lambda c: (c.round, c.seed))
 
     def _cell(

@@ -44,8 +44,10 @@ def run_plan(
         only: see `Plan.cells`.
 
     Raises:
-        HFScoreError: some cells failed.
+        HFScoreError: some cells failed, `only` matches none, or there are no workers.
     """
+    if workers < 1:
+        raise HFScoreError(f"{workers} workers run nothing: give at least 1.")
     store = Store(rows)
     keys = store.keys
     missing = list({cell.key: cell for cell in plan.cells(only) if cell.key not in keys}.values())

@@ -247,6 +247,29 @@ def test_a_wrong_plan_is_refused_in_one_sentence(tmp_path, changes, message, cap
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--methods", "erm,emr"], "no run has the method 'emr': use "),
+        (["--seeds", "9"], "no run has the seed '9': use "),
+        (["--workers", "0"], "0 workers run nothing"),
+    ],
+)
+def test_a_part_that_the_plan_has_not_is_refused(tmp_path, options, message, capsys):
+    assert main(["bench", str(write_plan(tmp_path)), *options]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1 and not captured.out
+
+
+def test_parts_that_no_run_has_together_are_refused(tmp_path):
+    methods = [{"method": "erm"}, {"method": "score", "seeds": [5]}]
+    plan = Plan(write_plan(tmp_path, methods=methods))
+    assert {cell.seed for cell in plan.cells({"name": ["erm", "score"], "seed": ["5"]})} == {5}
+    with pytest.raises(HFScoreError, match="no run has method erm, seed 5 together"):
+        plan.cells({"name": ["erm"], "seed": ["5"]})
+
+
 def test_a_method_is_given_what_it_declares_and_nothing_else(bench):
     job = Job(Plan(bench / "plan.yaml"), "fashion", "cnn", 0, bench / "cache")
     assert job.data.train_groups is None
