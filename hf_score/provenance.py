@@ -1,11 +1,13 @@
-"""Where a figure comes from: versions, commit, hardware. They go beside every result."""
+"""Where a figure comes from: versions, commit, hardware, and the settings that a run's parts were made with."""
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,20 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-__all__ = ["PACKAGES", "RESULTS_SCHEMA", "command", "git_commit", "hardware", "provenance", "versions"]
+from .errors import HFScoreError
+from .files import write_json
+
+__all__ = [
+    "PACKAGES",
+    "RESULTS_SCHEMA",
+    "MadeWith",
+    "command",
+    "git_commit",
+    "hardware",
+    "plain",
+    "provenance",
+    "versions",
+]
 
 RESULTS_SCHEMA = "hf-score/results/1"
 PACKAGES = ("hf-score", "torch", "transformers", "datasets", "accelerate", "timm", "zennit")
@@ -63,3 +78,41 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON knows them: what it does not know becomes text."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+class MadeWith:
+    """What each part of a folder was made with, so that what other settings made never passes for theirs.
+
+    Args:
+        folder: the folder; its `made_with.json` maps the name of a part to its settings.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "made_with.json"
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+
+    def add(self, part: str, settings: Mapping[str, Any]) -> None:
+        """Write down what a part has just been made with."""
+        write_json(self._path, {**self._read(), part: plain(settings)})
+
+    def check(self, part: str, settings: Mapping[str, Any]) -> None:
+        """Settings that are not written down, an older version's for example, are taken to be the same.
+
+        Raises:
+            HFScoreError: the part was made with other settings than these.
+        """
+        before, now = self._read().get(part, {}), plain(settings)
+        for name in before.keys() & now.keys():
+            if before[name] != now[name]:
+                raise HFScoreError(
+                    f"{self.folder / part} was made with {name} {before[name]!r}, not {now[name]!r}: give the same "
+                    "options again, or another --output_dir, or delete it and what was made from it to make it anew."
+                )

@@ -49,7 +49,7 @@ from .errors import HFScoreError, SelectionError
 from .files import atomic_folder, write_bytes, write_json, write_text
 from .metrics import group_metrics, relevance_in_region
 from .models import base_model_id, checkpoint_state, describe_model, load_model
-from .provenance import provenance
+from .provenance import MadeWith, plain, provenance
 from .report import (
     contact_sheet,
     group_bars,
@@ -77,6 +77,17 @@ METHODS = {
     "swap_only": ("exchanged copies only (λ → 0)", "class labels + decisions"),
     "random_neurons": ("SCORE, random neurons", "class labels + decisions"),
     "score": ("SCORE", "class labels + decisions"),
+}
+#: Part of a run folder → the options that decide it, beside those of what it is made from. A model of `METHODS` is
+#: decided by the config and the decisions too.
+DECIDE = {
+    "erm": (
+        *("dataset", "data_dir", "label_column", "class_names", "held_out", "drop_minority", "strict"),
+        *("model", "weights", "from_scratch", "image_size", "revision", "erm_epochs", "erm_learning_rate"),
+    ),
+    "candidates": ("num_candidates", "mask_share", "mask_area", "object_model", "object_weights", "object_share"),
+    "selection.json": ("num_keep", "oracle_threshold", "masks", "invert_masks"),
+    "model": ("lambdas", "cluster_lambdas"),
 }
 
 
@@ -161,6 +172,7 @@ class Run:
         self.arguments = arguments
         self.config = config
         self.state = PartialState()
+        self._made_with = MadeWith(self.folder)
         if data is not None:
             self.data = data
 
@@ -226,13 +238,51 @@ class Run:
         )
 
     def check(self) -> None:
-        """Find out what is wrong with data, model or layer before anything is written."""
+        """Find out what is wrong with options, data, model or layer before anything is written."""
         self._cluster_weights()
+        self.check_parts()
         self._object_finder()
         model, _, _ = self._start
         one = self._pixel_values(self.data.train, [0])
         with Explainer(model) as explainer:  # a function without a rule shows when it runs
             explainer.explain(one, 0, layer=find_layer(model, self.config.score_layer))
+
+    def check_parts(self) -> None:
+        """What is in the folder already was made with these options."""
+        models = dict.fromkeys(METHODS, "config.json")
+        for part, file in {"erm": "config.json", "candidates": "candidates.json", **models}.items():
+            if (self.folder / part / file).is_file():
+                self._made_with.check(part, self._settings(part))
+        if (self.folder / "selection.json").is_file() and not self.arguments.selection:
+            self._made_with.check("selection.json", self._settings("selection.json"))
+
+    def _settings(self, part: str) -> dict[str, Any]:
+        """What decides a part of the folder."""
+        settings = {name: getattr(self.arguments, name) for name in DECIDE["erm"]} | {"seed": self.config.seed}
+        if part == "erm":
+            return settings
+        settings |= {name: getattr(self.arguments, name) for name in DECIDE["candidates"]}
+        settings["score_layer"] = self.config.score_layer
+        if part == "candidates":
+            return settings
+        if part == "selection.json":
+            options = {name: getattr(self.arguments, name) for name in DECIDE["selection.json"]}
+            return settings | options | {"decider": self._decider}
+        settings |= {name: getattr(self.arguments, name) for name in DECIDE["model"]}
+        path = Path(self.arguments.selection or self.folder / "selection.json")
+        decisions = {"decisions": Selection.load(path).digest} if path.is_file() else {}
+        return settings | self.config.described() | decisions
+
+    @property
+    def _decider(self) -> str:
+        if self.arguments.decider == "auto":
+            return "file" if self.arguments.selection else "oracle"
+        return self.arguments.decider
+
+    def _note(self, part: str) -> None:
+        """Write down what a part was made with: before it is there, lest it be there without."""
+        if self.state.is_main_process:
+            self._made_with.add(part, self._settings(part))
 
     # ---- Steps ----
 
@@ -261,6 +311,7 @@ class Run:
                 )
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
                 self._write_history("erm", trainer)
+            self._note("erm")
             self._save_model(model, folder)
             shutil.rmtree(trainer_folder, ignore_errors=True)
         return self._load(folder)
@@ -279,6 +330,7 @@ class Run:
                 num_workers=self.config.dataloader_num_workers,
             )
             if self.state.is_main_process:
+                self._note("candidates")
                 self._with_evidence(candidates, model).save(folder)
                 shutil.rmtree(self.folder / "scan", ignore_errors=True)
                 self._contact_sheets(candidates, None)
@@ -332,9 +384,7 @@ class Run:
         """
         path = self.folder / "selection.json"
         candidates = self.scan()
-        decider = self.arguments.decider
-        if decider == "auto":
-            decider = "file" if self.arguments.selection else "oracle"
+        decider = self._decider
         if path.is_file() and not self.arguments.selection:
             selection = decide_by_file(candidates, path)
             if selection.spurious:
@@ -362,6 +412,8 @@ class Run:
                 f"shortcut; look at the candidates with 'hf-score review {self.folder}'."
             )
         if self.state.is_main_process:
+            if decider != "file":
+                self._note("selection.json")
             selection.save(path)
             self._contact_sheets(candidates, selection)
         self.state.wait_for_everyone()
@@ -404,9 +456,11 @@ class Run:
                     best = (score, trainer.model, trainer)
             assert best is not None
             self._write_history(method, best[2])
+            self._note(method)
             self._save_model(best[1], folder)
             if self.state.is_main_process:
                 shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self._made_with.check(method, self._settings(method))  # the decisions may have come since `check_parts`
         return self._load(folder)
 
     def evaluate(self) -> dict[str, Any]:
@@ -451,7 +505,7 @@ class Run:
                 "citation": getattr(benchmark, "citation", None),
                 "counts": {split: len(getattr(data, split)) for split in ("train", "held_out", "test")},
             },
-            "config": _plain({**asdict(self.arguments), **self.config.described()}),
+            "config": plain({**asdict(self.arguments), **self.config.described()}),
             "seeds": [self.config.seed],
             "selection": self._selection_summary(),
             "methods": methods,
@@ -705,11 +759,17 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     if arguments.selection and arguments.num_seeds > 1:
         raise SelectionError("a selection file is about one model's candidates: use it with num_seeds=1.")
     configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
-    first = Run(folder if len(seeds) == 1 else folder / f"seed-{seeds[0]}", arguments, configs[0])
+
+    def of_seed(config: SCOREConfig, **given: Any) -> Run:
+        return Run(folder if len(seeds) == 1 else folder / f"seed-{config.seed}", arguments, config, **given)
+
+    for seed_config in configs:
+        of_seed(seed_config).check_parts()
+    first = of_seed(configs[0])
     first.check()
     first.state.wait_for_everyone()
     if first.state.is_main_process:
-        write_json(folder / "run.json", _plain({**asdict(arguments), **config.described()}))
+        write_json(folder / "run.json", plain({**asdict(arguments), **config.described()}))
     methods = [m for m in METHODS if m != "random_neurons" or config.score_penalised != "difference"]
     if not arguments.controls:
         methods = ["erm", "score"]
@@ -717,7 +777,7 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     for seed_config in configs:
         one = first
         if seed_config is not configs[0]:
-            one = Run(folder / f"seed-{seed_config.seed}", arguments, seed_config, data=first.data)
+            one = of_seed(seed_config, data=first.data)
             for view in ("train_view", "held_out_view", "test_view"):
                 setattr(one, view, getattr(first, view))
         if len(seeds) > 1:
@@ -757,13 +817,12 @@ def _check_folder(folder: Path, arguments: RunArguments) -> None:
             f"the output folder {folder} is not empty: give another --output_dir, or --resume this run."
         )
     if arguments.resume and (folder / "run.json").is_file():
-        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        for name in ("model", "dataset", "image_size", "num_seeds", "drop_minority"):
-            if before.get(name) != getattr(arguments, name):
-                raise HFScoreError(
-                    f"the run in {folder} has {name} {before.get(name)!r}, not {getattr(arguments, name)!r}: "
-                    "resume with the same arguments, or give another --output_dir."
-                )
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("num_seeds")
+        if before != arguments.num_seeds:  # they lie in other folders
+            raise HFScoreError(
+                f"the run in {folder} has num_seeds {before}, not {arguments.num_seeds}: resume with as many, or give "
+                "another --output_dir."
+            )
 
 
 def _merge(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -774,10 +833,6 @@ def _merge(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         results["methods"][key]["runs"] += method["runs"]
     results["seeds"] = results["seeds"] + more["seeds"]
     return results
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(values, default=str))
 
 
 def _measured_cost(trainer: SCORETrainer) -> dict[str, float]:

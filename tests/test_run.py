@@ -193,3 +193,39 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(name, tmp_path, capsy
     sentence = error[error.index("error: ") :].strip()
     assert said.lower() in sentence.lower() and "\n" not in sentence, sentence
     assert sorted(p.name for p in (tmp_path / "out").glob("*")) == before
+
+
+def test_what_other_options_made_is_not_taken_for_theirs(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run)]
+    for step, options, part, told in (
+        (["run", "--resume"], ["--score_lambda", "10"], "score", "score_lambda 3.0, not 10.0"),
+        (["run", "--resume"], ["--model", "resnet18"], "erm", "model 'test_resnet', not 'resnet18'"),
+        (["evaluate"], ["--mask_area", "0.3"], "candidates", "mask_area 0.08, not 0.3"),
+        (["train"], ["--num_keep", "5"], "selection.json", "num_keep 40, not 5"),
+        (["decide"], ["--decider", "proposal"], "selection.json", "decider 'oracle', not 'proposal'"),
+        (["run", "--resume"], ["--num_seeds", "2"], "", "num_seeds 1, not 2"),
+    ):
+        assert main([*step, *words, *options]) == 2, options
+        error = capsys.readouterr().err
+        assert told in error and str(run / part) in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_model_is_trained_anew_for_other_decisions_or_not_used(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run)]
+    selection = json.loads((run / "selection.json").read_text())
+    kept = [d for d in selection["decisions"] if d["verdict"] == "spurious"]
+    kept[0]["verdict"] = "core"
+    (run / "selection.json").write_text(json.dumps(selection))
+    assert main(["train", *words]) == 2
+    assert f"decisions '{len(kept)} spurious" in capsys.readouterr().err
+    weights = (run / "score" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "score")
+    assert main(["train", *words]) == 0
+    assert (run / "score" / "model.safetensors").read_bytes() != weights
+    assert main(["evaluate", *words]) == 0

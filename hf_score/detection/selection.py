@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -62,6 +63,12 @@ class Selection:
     def decided_by(self) -> str:
         """Who or what decided, joined with + where several did."""
         return "+".join(sorted({d.decided_by for d in self.decisions})) or "nobody"
+
+    @property
+    def digest(self) -> str:
+        """What training can see of a selection: how many spurious-positive samples, and a hash of which they are."""
+        kept = sorted((d.idx, d.label) for d in self.spurious)
+        return f"{len(kept)} spurious, {hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:8]}"
 
     def counts(self, class_names: list[str]) -> dict[str, int]:
         """Number of spurious-positive samples per class name."""
