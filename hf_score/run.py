@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
@@ -46,14 +45,14 @@ from .detection import (
 from .detection.candidates import explain_hits
 from .detection.scan import ScanHit
 from .errors import HFScoreError, SelectionError
+from .explained import ExplainedImages
 from .files import atomic_folder, write_bytes, write_json, write_text
-from .metrics import group_metrics, relevance_in_region
+from .metrics import group_metrics
 from .models import base_model_id, checkpoint_state, describe_model, load_model
 from .provenance import MadeWith, plain, provenance
 from .report import (
     contact_sheet,
     group_bars,
-    heatmap_pairs,
     render_model_card,
     render_table,
     training_curves,
@@ -523,8 +522,10 @@ class Run:
             results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
         figures: dict[str, tuple[Any, str]] = {}
         sheets = self.folder / "contact_sheets"
-        if "score" in results["methods"] and self._heatmap_images:
-            figures["heatmaps"] = (self._heatmap_figure(), "Heatmaps of the class logit before and after SCORE.")
+        if "score" in results["methods"] and self._explained.shown:
+            models = (self._load(self.folder / method) for method in ("erm", "score"))
+            picture = self._explained.before_and_after(*models)
+            figures["heatmaps"] = (picture, "Heatmaps of the class logit before and after SCORE.")
         if data_has_groups(results):
             figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
         for sheet in sorted(sheets.glob("*.png")):
@@ -605,74 +606,20 @@ class Run:
             )
         else:
             measured = {"accuracy": float((logits.argmax(-1) == labels).mean())}
-        return {"metrics": measured, "relevance_in_region": self._relevance_in_region(model)}
+        # Without regions nobody needs to have decided yet.
+        share = self._explained.relevance_in_region(model) if self.data.has_regions else None
+        return {"metrics": measured, "relevance_in_region": share}
 
-    def _relevance_in_region(self, model: PreTrainedModel) -> float | None:
-        """Mean share of positive relevance of a spurious class's logit that lies in the attribute's region."""
-        if not self.data.has_regions:
-            return None
-        classes = {d.label for d in self.decide().spurious}
-        shown = [idx for idx, label in self._test_labels.items() if label in classes]
-        regions = dict(zip(shown, self.data.regions("test").as_seen(shown, self.processor), strict=True))
-        with_region = [idx for idx in shown if regions[idx] is not None]
-        chosen = _evenly(with_region, 64)
-        if not chosen:
-            return None
-        heatmaps, _ = self._explain_test(model, chosen)
-        shares = relevance_in_region(
-            heatmaps, np.stack([region for idx in chosen if (region := regions[idx]) is not None])
+    @cached_property
+    def _explained(self) -> ExplainedImages:
+        return ExplainedImages(
+            self.data,
+            self.test_view,
+            self.processor,
+            spurious_classes=[decision.label for decision in self.decide().spurious],
+            device=self.config.device,
+            batch_size=self.config.per_device_eval_batch_size,
         )
-        return float(np.nanmean(shares))
-
-    @cached_property
-    def _test_labels(self) -> dict[int, int]:
-        """idx → class id of the test set, in its order."""
-        return dict(zip(self.data.test["idx"][:], self.data.test["label"][:], strict=True))
-
-    def _explain_test(
-        self, model: PreTrainedModel, chosen: list[int], targets: list[int] | None = None
-    ) -> tuple[np.ndarray, Tensor]:
-        rows = {idx: row for row, idx in enumerate(self._test_labels)}
-        pixel_values = self._pixel_values(self.test_view, [rows[idx] for idx in chosen]).to(self.config.device)
-        classes = torch.as_tensor(targets if targets is not None else [self._test_labels[idx] for idx in chosen])
-        model.to(self.config.device)  # type: ignore[arg-type]
-        heatmaps = []
-        size = self.config.per_device_eval_batch_size
-        with Explainer(model, batch_size=size) as explainer:
-            for part in torch.arange(len(chosen)).split(size):
-                explained = explainer.explain(pixel_values[part], classes[part].to(self.config.device))
-                assert explained.relevance is not None
-                heatmaps.append(explained.relevance.float().cpu())
-        return torch.cat(heatmaps).numpy(), pixel_values
-
-    @cached_property
-    def _heatmap_images(self) -> list[tuple[int, int]]:
-        """(idx, explained class) of up to 8 test images of every class, with the attribute where regions are known."""
-        classes = sorted({d.label for d in self.decide().spurious})
-        labels = self._test_labels
-        pool = _evenly(list(labels), 400)
-        if self.data.has_regions:
-            known = dict(zip(pool, self.data.regions("test").as_seen(pool, self.processor), strict=True))
-            pool = [idx for idx in pool if known[idx] is not None] or pool
-        images = []
-        for label in sorted(set(labels.values())):
-            members = [idx for idx in pool if labels[idx] == label]
-            images += [(idx, label if label in classes else classes[0]) for idx in _evenly(members, 4)]
-        return images[:8]
-
-    def _heatmap_figure(self) -> Any:
-        chosen = [idx for idx, _ in self._heatmap_images]
-        targets = [label for _, label in self._heatmap_images]
-        labels = self._test_labels
-        before, pixel_values = self._explain_test(self._load(self.folder / "erm"), chosen, targets)
-        after, _ = self._explain_test(self._load(self.folder / "score"), chosen, targets)
-        names = self.data.class_names
-        captions = [f"{names[labels[idx]]}: evidence for {names[target]}" for idx, target in self._heatmap_images]
-        regions = None
-        if self.data.has_regions:
-            known = self.data.regions("test").as_seen(chosen, self.processor)
-            regions = np.stack([np.zeros(before.shape[1:]) if r is None else r for r in known]) > 0.5
-        return heatmap_pairs(viewable(pixel_values, self.processor), before, after, captions=captions, regions=regions)
 
     def _contact_sheets(self, candidates: Candidates, selection: Selection | None) -> None:
         verdicts = {d.idx: d.verdict for d in selection.decisions} if selection else {}
@@ -848,12 +795,6 @@ def _measured_cost(trainer: SCORETrainer) -> dict[str, float]:
 
 def _cost(history: list[dict[str, Any]]) -> dict[str, float]:
     return {name: row[name] for row in history for name in ("train_seconds", "emissions_kg") if name in row}
-
-
-def _evenly(items: list, count: int) -> list:
-    if len(items) <= count:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _slug(name: str) -> str:
