@@ -239,6 +239,7 @@ class Run:
     def check(self) -> None:
         """Find out what is wrong with options, data, model or layer before anything is written."""
         self._cluster_weights()
+        self._lambdas()
         self.check_parts()
         self._object_finder()
         model, _, _ = self._start
@@ -309,7 +310,7 @@ class Run:
                     learning_rate=self.arguments.erm_learning_rate,
                 )
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
-                self._write_history("erm", trainer)
+                self._write_history("erm", trainer, **_cost(trainer))
             self._note("erm")
             self._save_model(model, folder)
             shutil.rmtree(trainer_folder, ignore_errors=True)
@@ -435,28 +436,31 @@ class Run:
                 changes["score_lambda"] = 1e-9  # the copies stay, the penalty weighs nothing
             elif method == "random_neurons":
                 changes["score_random_neurons"] = True
-            lambdas = [self.config.score_lambda]
-            chooses = method not in ("continued_erm", "swap_only")
-            if chooses and self.arguments.lambdas:
-                lambdas = [float(value) for value in self.arguments.lambdas.split(",")]
+            chooses = self.arguments.lambdas is not None and "score_lambda" not in changes
             self._say(f"Fine-tuning: {METHODS[method][0]}.")
-            best: tuple[float, Any, SCORETrainer] | None = None
-            for value in lambdas:
-                if chooses:
-                    changes["score_lambda"] = value
+            best: tuple[float, float, SCORETrainer] | None = None
+            estimates: list[tuple[float, float]] = []
+            outcome: dict[str, Any] = {}
+            for value in self._lambdas() if chooses else [changes.get("score_lambda", self.config.score_lambda)]:
                 trainer_folder = self.folder / "checkpoints" / f"{method}-{value:g}"
-                trainer = self._trainer(self.erm(), folder=trainer_folder, samples=samples, **changes)
+                fields = {**changes, "score_lambda": value}
+                trainer = self._trainer(self.erm(), folder=trainer_folder, samples=samples, **fields)
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
-                score = 0.0
-                if len(lambdas) > 1:
-                    score = trainer.evaluate()["eval_selection"]
-                    self._say(f"  λ = {value:g}: label-free selection score {score:.3f}")
-                if best is None or score > best[0]:
-                    best = (score, trainer.model, trainer)
+                for name, spent in _cost(trainer).items():
+                    outcome[name] = outcome.get(name, 0.0) + spent
+                estimate = 0.0
+                if chooses:
+                    estimate = trainer.evaluate()["eval_selection"]
+                    estimates.append((value, estimate))
+                    self._say(f"  λ = {value:g}: label-free estimate {estimate:.3f}")
+                if best is None or estimate > best[0]:
+                    best = (estimate, value, trainer)
             assert best is not None
-            self._write_history(method, best[2])
+            if chooses:
+                outcome |= {"score_lambda": best[1], "lambda_estimates": estimates}
+            self._write_history(method, best[2], **outcome)
             self._note(method)
-            self._save_model(best[1], folder)
+            self._save_model(best[2].model, folder)  # type: ignore[arg-type]
             if self.state.is_main_process:
                 shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._made_with.check(method, self._settings(method))  # the decisions may have come since `check_parts`
@@ -474,10 +478,13 @@ class Run:
             key: {
                 "label": METHODS[key][0],
                 "supervision": self._supervision(key, METHODS[key][1]),
-                "runs": [{"seed": self.config.seed, **self._measure(key), **_cost(histories.get(key, []))}],
+                "runs": [{"seed": self.config.seed, **self._measure(key), **_outcome(histories.get(key, []))}],
             }
             for key in trained
         }
+        config = plain({**asdict(self.arguments), **self.config.described()})
+        if self.arguments.lambdas:
+            del config["score_lambda"]  # each run says which one was chosen
         model = self._start[0]
         data = self.data
         benchmark = find_benchmark(data.name)
@@ -504,7 +511,7 @@ class Run:
                 "citation": getattr(benchmark, "citation", None),
                 "counts": {split: len(getattr(data, split)) for split in ("train", "held_out", "test")},
             },
-            "config": plain({**asdict(self.arguments), **self.config.described()}),
+            "config": config,
             "seeds": [self.config.seed],
             "selection": self._selection_summary(),
             "methods": methods,
@@ -575,6 +582,17 @@ class Run:
                 f"cluster_lambdas is {text!r}: give a cluster and its λ such as 3=1.0,5=10, with score_lambda above 0."
             ) from None
         return weights
+
+    def _lambdas(self) -> list[float]:
+        """The λ to try."""
+        text = self.arguments.lambdas
+        try:
+            lambdas = [float(value) for value in text.split(",")] if text else [self.config.score_lambda]
+            if text and not all(0 < value < math.inf for value in lambdas):
+                raise ValueError
+        except ValueError:
+            raise HFScoreError(f"lambdas is {text!r}: give numbers above 0 such as 1,3,10.") from None
+        return lambdas
 
     def _trainer(
         self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
@@ -652,7 +670,8 @@ class Run:
         by = (self._selection_summary() or {}).get("decided_by", "")
         return supervision.replace("decisions", f"{by} decisions") if method != "erm" else supervision
 
-    def _write_history(self, method: str, trainer: SCORETrainer) -> None:
+    def _write_history(self, method: str, trainer: SCORETrainer, **outcome: Any) -> None:
+        """The curves of a training, and in the last row what else is known of it."""
         if self.state.is_main_process:
             names = {"eval_accuracy": "held_out_accuracy", "eval_reliance": "reliance"}
             keys = ("loss", "penalty", "eval_accuracy", "eval_reliance")
@@ -660,8 +679,8 @@ class Run:
                 {"step": entry["step"], **{names.get(k, k): entry[k] for k in keys if k in entry}}
                 for entry in trainer.state.log_history
             ]
-            cost = {"step": trainer.state.global_step, **_measured_cost(trainer)}
-            write_json(self.folder / "history" / f"{method}.json", [row for row in [*rows, cost] if len(row) > 1])
+            last = {"step": trainer.state.global_step, **outcome}
+            write_json(self.folder / "history" / f"{method}.json", [row for row in [*rows, last] if len(row) > 1])
 
     def _save_model(self, model: PreTrainedModel, folder: Path) -> None:
         if self.state.is_main_process:
@@ -782,7 +801,7 @@ def _merge(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-def _measured_cost(trainer: SCORETrainer) -> dict[str, float]:
+def _cost(trainer: SCORETrainer) -> dict[str, float]:
     """Seconds of training, and kg of CO₂ equivalents where codecarbon measured them (`--report_to codecarbon`)."""
     runtimes = [row["train_runtime"] for row in trainer.state.log_history if "train_runtime" in row]
     cost = {"train_seconds": sum(runtimes)} if runtimes else {}
@@ -793,8 +812,10 @@ def _measured_cost(trainer: SCORETrainer) -> dict[str, float]:
     return cost
 
 
-def _cost(history: list[dict[str, Any]]) -> dict[str, float]:
-    return {name: row[name] for row in history for name in ("train_seconds", "emissions_kg") if name in row}
+def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a training beside its curves."""
+    names = ("train_seconds", "emissions_kg", "score_lambda", "lambda_estimates")
+    return {name: row[name] for row in history for name in names if name in row}
 
 
 def _slug(name: str) -> str:

@@ -15,6 +15,7 @@ from transformers import pipeline
 from hf_score.cli import main
 from hf_score.detection import Candidates, ObjectFinder
 from hf_score.models import load_model
+from hf_score.report import render_model_card
 from hf_score.review import DecisionStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,6 +213,25 @@ def test_what_other_options_made_is_not_taken_for_theirs(finished, tmp_path, cap
         error = capsys.readouterr().err
         assert told in error and str(run / part) in error and error.count("\n") == 1
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_chosen_lambda_is_the_one_that_results_and_card_name(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "score")
+    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run), "--lambdas"]
+    assert main(["train", *words, "1,many"]) == 2
+    assert "lambdas is '1,many': give numbers above 0" in capsys.readouterr().err
+    for step in ("train", "evaluate", "report"):
+        assert main([step, *words, "0.5,200"]) == 0
+    results = json.loads((run / "results.json").read_text())
+    (one,) = results["methods"]["score"]["runs"]
+    assert [value for value, _ in one["lambda_estimates"]] == [0.5, 200]
+    assert one["score_lambda"] == max(one["lambda_estimates"], key=lambda pair: pair[1])[0]
+    assert "score_lambda" not in results["config"]
+    chosen = f"λ = {one['score_lambda']:g} for seed 42 (0.5: "
+    assert chosen in (run / "report" / "index.html").read_text()
+    assert chosen in render_model_card(results, model_name="mine")
 
 
 def test_a_model_is_trained_anew_for_other_decisions_or_not_used(finished, tmp_path, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-__all__ = ["environment", "how_decided"]
+__all__ = ["environment", "how_decided", "which_lambda"]
 
 #: Who chose the spurious-positive samples, in the words that page and card print.
 DECIDERS = {
@@ -84,3 +84,19 @@ def how_decided(results: Mapping[str, Any]) -> str:
         for name, count in kept.items()
     ]
     return f"{text} Kept: {'; '.join(counts)}." if counts else text
+
+
+def which_lambda(results: Mapping[str, Any]) -> str:
+    """The weight of SCORE's penalty, and where several were tried the label-free estimates it was chosen by."""
+    runs = (results.get("methods") or {}).get("score", {}).get("runs", ())
+    tried = [
+        f"λ = {run['score_lambda']:g} for seed {run['seed']} "
+        f"({', '.join(f'{value:g}: {100 * estimate:.1f} %' for value, estimate in run['lambda_estimates'])})"
+        for run in runs
+        if run.get("lambda_estimates")
+    ]
+    scale = "where the penalty is 1 on the starting model"
+    if tried:
+        return f"Weight of the penalty, {scale}, by the best label-free estimate: {'; '.join(tried)}."
+    config = results.get("config") or {}
+    return f"Weight of the penalty: λ = {config['score_lambda']}, {scale}." if "score_lambda" in config else ""

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import HFScoreError
-from ._templates import environment, how_decided
+from ._templates import environment, how_decided, which_lambda
 from .sanitise import sanitise
 from .summary import judge, render_table
 
@@ -130,6 +130,7 @@ def render_model_card(
             verdict=judge(results) if "score" in results["methods"] else None,
             table=render_table(results, "markdown"),
             how_decided=how_decided(results),
+            which_lambda=which_lambda(results),
             pictures=picture_markdown(pictures) if pictures else PICTURES_MARK,
         )
     )

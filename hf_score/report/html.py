@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import HFScoreError
 from ..files import write_text
-from ._templates import environment, how_decided
+from ._templates import environment, how_decided, which_lambda
 from .figures import group_bars, png_bytes, training_curves
 from .sanitise import sanitise
 from .summary import judge, summarise, table_cells
@@ -89,6 +89,7 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
                 rows=list(zip(labels, rows, strict=True)),
                 figures=sections,
                 how_decided=how_decided(results),
+                which_lambda=which_lambda(results),
                 created=str(results.get("created") or "")[:16].replace("T", " "),
                 test_counts=next(iter(results["methods"].values()))["runs"][0]["metrics"].get("group_count"),
                 train_counts=_by_name(results["dataset"].get("train_group_counts"), results["dataset"]),
