@@ -517,6 +517,7 @@ class Run:
             "methods": methods,
             "history": histories,
         }
+        self._note("results.json")
         if self.state.is_main_process:
             write_json(self.folder / "results.json", results)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -526,6 +527,7 @@ class Run:
     def report(self, results: dict[str, Any] | None = None) -> Path:
         """Pictures and tables in one page that needs nothing else. → `report/index.html`"""
         if results is None:
+            self._made_with.check("results.json", self._settings("results.json"))
             results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
         figures: dict[str, tuple[Any, str]] = {}
         sheets = self.folder / "contact_sheets"

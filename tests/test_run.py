@@ -248,4 +248,6 @@ def test_a_model_is_trained_anew_for_other_decisions_or_not_used(finished, tmp_p
     shutil.rmtree(run / "score")
     assert main(["train", *words]) == 0
     assert (run / "score" / "model.safetensors").read_bytes() != weights
-    assert main(["evaluate", *words]) == 0
+    assert main(["report", *words]) == 2  # the results are still those of the old model
+    assert f"{run / 'results.json'} was made with decisions" in capsys.readouterr().err
+    assert main(["evaluate", *words]) == main(["report", *words]) == 0
