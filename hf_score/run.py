@@ -574,6 +574,10 @@ class Run:
     def _cluster_weights(self) -> dict[int, float]:
         """Cluster → its λ as a multiple of `score_lambda`."""
         text = self.arguments.cluster_lambdas
+        if text and self.arguments.lambdas:
+            raise HFScoreError(
+                "cluster_lambdas fixes what lambdas would choose: give it with score_lambda, or give lambdas alone."
+            )
         try:
             pairs = [part.split("=") for part in text.split(",")] if text else []
             weights = {int(cluster): float(value) / self.config.score_lambda for cluster, value in pairs}

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_score.cli import main
-from hf_score.detection import Candidates, ObjectFinder
+from hf_score.detection import Candidates, ObjectFinder, Selection
 from hf_score.models import load_model
 from hf_score.report import render_model_card
 from hf_score.review import DecisionStore
@@ -135,6 +135,13 @@ def test_masks_can_be_all_but_what_another_model_sees(finished, tmp_path):
 
 def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys):
     words = ["--model", "test_resnet", "--dataset", "fashion_patch", "--output_dir", str(tmp_path / "out")]
+    for options, told in (
+        (["--cluster_lambdas", "0=10", "--lambdas", "1,3"], "give it with score_lambda, or give lambdas alone"),
+        (["--cluster_lambdas", "0:10"], "cluster_lambdas is '0:10': give a cluster and its λ such as 3=1.0"),
+        (["--lambdas", "0,3"], "lambdas is '0,3': give numbers above 0"),
+    ):
+        assert main(["run", *words, *options]) == 2
+        assert told in capsys.readouterr().err
     assert main(["run", *words, "--score_lambda", "-1"]) == 2
     assert "score_lambda is -1.0" in capsys.readouterr().err
     assert main(["run", *words, "--fp16", "true", "--bf16", "true", "--use_cpu", "true"]) == 2
@@ -232,6 +239,22 @@ def test_a_chosen_lambda_is_the_one_that_results_and_card_name(finished, tmp_pat
     chosen = f"λ = {one['score_lambda']:g} for seed 42 (0.5: "
     assert chosen in (run / "report" / "index.html").read_text()
     assert chosen in render_model_card(results, model_name="mine")
+
+
+def test_a_cluster_has_a_lambda_of_its_own(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "score")
+    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run), "--cluster_lambdas"]
+    assert main(["train", *words, "99=1"]) == 2
+    assert "there is no cluster 99" in capsys.readouterr().err
+    candidates, samples = Candidates.load(run / "candidates"), Selection.load(run / "selection.json").spurious
+    of_sample = dict(zip(candidates.idx.tolist(), candidates.cluster.tolist(), strict=True))
+    everyone = ",".join(f"{cluster}=9" for cluster in {of_sample[decision.idx] for decision in samples})
+    assert main(["train", *words, everyone]) == 0
+    assert (run / "score" / "model.safetensors").read_bytes() != (
+        finished / "score" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_model_is_trained_anew_for_other_decisions_or_not_used(finished, tmp_path, capsys):
