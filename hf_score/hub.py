@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from .errors import HFScoreError, first_line
 from .files import atomic_folder, write_bytes, write_text
 from .metrics import worst_group_accuracy
+from .models import checkpoint_digest
 from .report import render_report
 from .report.card import PICTURES_MARK, PLACEHOLDER_OWNER, eval_results_yaml, picture_markdown, render_model_card
 from .report.sanitise import TOKEN_PATTERN, sanitise
@@ -268,6 +269,7 @@ def _run_operations(
         if path.is_file() and not (name := path.relative_to(model).as_posix()).startswith(".")
     }
     results = _read_results(results_file) if results_file.is_file() else None
+    _check_measured(model, results)
     assets = _assets(run_folder, results, publish_images)
     files |= {name: content for name, (content, _) in assets.items()}
     if page.is_file() and results is not None:
@@ -360,6 +362,17 @@ def check_checkpoint(folder: Path) -> None:
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise HFScoreError(
             f"{folder} holds no checkpoint (config.json and safetensors): give a run that has finished."
+        )
+
+
+def _check_measured(model: Path, results: Mapping[str, Any] | None) -> None:
+    """Raise HFScoreError where the results are of another checkpoint; those that do not say of which pass."""
+    runs = ((results or {}).get("methods") or {}).get("score", {}).get("runs") or [{}]
+    told = runs[0].get("weights_sha256")
+    if told is not None and told != checkpoint_digest(model):
+        raise HFScoreError(
+            f"the figures in {model.parent / 'results.json'} are of another model than the one in {model}: run "
+            "'hf-score run --resume' with the options of the run, and push again."
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import logging
 import os
 import re
@@ -32,7 +33,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 from hf_score.data._hub import HUB_ID, hub_problem
 from hf_score.errors import ModelError, first_line
 
-__all__ = ["base_model_id", "checkpoint_state", "classifier_head", "describe_model", "load_model"]
+__all__ = ["base_model_id", "checkpoint_digest", "checkpoint_state", "classifier_head", "describe_model", "load_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,16 @@ def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
     prefix = "timm_model." if isinstance(model, TimmWrapperForImageClassification) else ""
     state = model.state_dict() if state is None else state
     return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weight files in the order of their names; of one file, what `sha256sum` says."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _timm_architecture(name: str) -> str | None:

@@ -48,7 +48,7 @@ from .errors import HFScoreError, SelectionError
 from .explained import ExplainedImages
 from .files import atomic_folder, write_bytes, write_json, write_text
 from .metrics import group_metrics
-from .models import base_model_id, checkpoint_state, describe_model, load_model
+from .models import base_model_id, checkpoint_digest, checkpoint_state, describe_model, load_model
 from .provenance import MadeWith, plain, provenance
 from .report import (
     contact_sheet,
@@ -632,7 +632,8 @@ class Run:
             measured = {"accuracy": float((logits.argmax(-1) == labels).mean())}
         # Without regions nobody needs to have decided yet.
         share = self._explained.relevance_in_region(model) if self.data.has_regions else None
-        return {"metrics": measured, "relevance_in_region": share}
+        digest = checkpoint_digest(self.folder / method)
+        return {"metrics": measured, "relevance_in_region": share, "weights_sha256": digest}
 
     @cached_property
     def _explained(self) -> ExplainedImages:

@@ -1,5 +1,6 @@
 """The user's command, from data to report, and every bad input in one sentence with exit status 2."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -65,6 +66,8 @@ def test_a_run_leaves_everything_it_promises(finished):
         groups = [value for value in metrics["group_accuracy"].values() if value is not None]
         assert metrics["worst_group_accuracy"] == min(groups) and len(groups) == 4
         assert 0 <= method["runs"][0]["relevance_in_region"] <= 1
+    weights = (finished / "model" / "model.safetensors").read_bytes()
+    assert results["methods"]["score"]["runs"][0]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert results["selection"]["decided_by"] == "oracle"
     selection = json.loads((finished / "selection.json").read_text())
     assert selection["schema"] == "hf-score/selection/1" and selection["decisions"]

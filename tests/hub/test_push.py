@@ -183,6 +183,19 @@ def test_what_belongs_to_the_training_is_refused(run_folder, name):
         push_run(run_folder, "tester/m", token="hf_unused")
 
 
+def test_figures_of_another_model_are_refused(run_folder, hub, logged_in):
+    weights = run_folder / "model" / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    results = json.loads((run_folder / "results.json").read_text())
+    results["methods"]["score"]["runs"][0]["weights_sha256"] = digest
+    (run_folder / "results.json").write_text(json.dumps(results))
+    push_run(run_folder, "tester/same")
+    assert digest in hub.files("tester/same")["README.md"].decode()
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    with pytest.raises(HFScoreError, match="are of another model than the one in"):
+        push_run(run_folder, "tester/other")
+
+
 @pytest.mark.parametrize("place", ["model/model.safetensors", "model/README.md", "report/index.html"])
 @pytest.mark.parametrize("secret", ["short-custom-token", "hf_" + "aB3" * 12])
 def test_a_token_in_a_file_is_refused_wherever_it_lies(run_folder, place, secret):
