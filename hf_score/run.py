@@ -248,7 +248,7 @@ class Run:
             explainer.explain(one, 0, layer=find_layer(model, self.config.score_layer))
 
     def check_parts(self) -> None:
-        """What is in the folder already was made with these options."""
+        """Raise HFScoreError where a part that is in the folder already was made with other options or decisions."""
         models = dict.fromkeys(METHODS, "config.json")
         for part, file in {"erm": "config.json", "candidates": "candidates.json", **models}.items():
             if (self.folder / part / file).is_file():
