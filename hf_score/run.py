@@ -85,7 +85,7 @@ DECIDE = {
         *("model", "weights", "from_scratch", "image_size", "revision", "erm_epochs", "erm_learning_rate"),
     ),
     "candidates": ("num_candidates", "mask_share", "mask_area", "object_model", "object_weights", "object_share"),
-    "selection.json": ("num_keep", "oracle_threshold", "masks", "invert_masks"),
+    "selection.json": ("num_keep", "oracle_threshold"),
     "model": ("lambdas", "cluster_lambdas"),
 }
 
@@ -253,8 +253,13 @@ class Run:
         for part, file in {"erm": "config.json", "candidates": "candidates.json", **models}.items():
             if (self.folder / part / file).is_file():
                 self._made_with.check(part, self._settings(part))
-        if (self.folder / "selection.json").is_file() and not self.arguments.selection:
-            self._made_with.check("selection.json", self._settings("selection.json"))
+        path = self.folder / "selection.json"
+        if (
+            path.is_file()
+            and not self.arguments.selection
+            and Selection.load(path).decided_by in ("oracle", "proposal")
+        ):
+            self._made_with.check(path.name, self._settings(path.name))  # of no account once a person has decided
 
     def _settings(self, part: str) -> dict[str, Any]:
         """What decides a part of the folder."""

@@ -266,13 +266,13 @@ def test_a_model_is_trained_anew_for_other_decisions_or_not_used(finished, tmp_p
     words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run)]
     selection = json.loads((run / "selection.json").read_text())
     kept = [d for d in selection["decisions"] if d["verdict"] == "spurious"]
-    kept[0]["verdict"] = "core"
+    kept[0] |= {"verdict": "core", "decided_by": "person"}
     (run / "selection.json").write_text(json.dumps(selection))
     assert main(["train", *words]) == 2
     assert f"decisions '{len(kept)} spurious" in capsys.readouterr().err
     weights = (run / "score" / "model.safetensors").read_bytes()
     shutil.rmtree(run / "score")
-    assert main(["train", *words]) == 0
+    assert main(["train", *words, "--num_keep", "5"]) == 0  # the oracle's option, and a person has decided
     assert (run / "score" / "model.safetensors").read_bytes() != weights
     assert main(["report", *words]) == 2  # the results are still those of the old model
     assert f"{run / 'results.json'} was made with decisions" in capsys.readouterr().err
