@@ -58,6 +58,13 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def copied(finished, tmp_path) -> tuple[Path, list[str]]:
+    """A copy of the finished run for one test, and its options."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    return run, ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run)]
+
+
 def test_a_run_leaves_everything_it_promises(finished):
     results = json.loads((finished / "results.json").read_text())
     assert list(results["methods"]) == ["erm", "score"]
@@ -206,11 +213,9 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(name, tmp_path, capsy
     assert sorted(p.name for p in (tmp_path / "out").glob("*")) == before
 
 
-def test_what_other_options_made_is_not_taken_for_theirs(finished, tmp_path, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_what_other_options_made_is_not_taken_for_theirs(copied, capsys):
+    run, words = copied
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run)]
     for step, options, part, told in (
         (["run", "--resume"], ["--score_lambda", "10"], "score", "score_lambda 3.0, not 10.0"),
         (["run", "--resume"], ["--model", "resnet18"], "erm", "model 'test_resnet', not 'resnet18'"),
@@ -225,11 +230,10 @@ def test_what_other_options_made_is_not_taken_for_theirs(finished, tmp_path, cap
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_chosen_lambda_is_the_one_that_results_and_card_name(finished, tmp_path, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_a_chosen_lambda_is_the_one_that_results_and_card_name(copied, capsys):
+    run, words = copied
     shutil.rmtree(run / "score")
-    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run), "--lambdas"]
+    words = [*words, "--lambdas"]
     assert main(["train", *words, "1,many"]) == 2
     assert "lambdas is '1,many': give numbers above 0" in capsys.readouterr().err
     for step in ("train", "evaluate", "report"):
@@ -244,11 +248,10 @@ def test_a_chosen_lambda_is_the_one_that_results_and_card_name(finished, tmp_pat
     assert chosen in render_model_card(results, model_name="mine")
 
 
-def test_a_cluster_has_a_lambda_of_its_own(finished, tmp_path, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_a_cluster_has_a_lambda_of_its_own(copied, finished, capsys):
+    run, words = copied
     shutil.rmtree(run / "score")
-    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run), "--cluster_lambdas"]
+    words = [*words, "--cluster_lambdas"]
     assert main(["train", *words, "99=1"]) == 2
     assert "there is no cluster 99" in capsys.readouterr().err
     candidates, samples = Candidates.load(run / "candidates"), Selection.load(run / "selection.json").spurious
@@ -260,10 +263,8 @@ def test_a_cluster_has_a_lambda_of_its_own(finished, tmp_path, capsys):
     ).read_bytes()
 
 
-def test_a_model_is_trained_anew_for_other_decisions_or_not_used(finished, tmp_path, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    words = ["--dataset", "fashion_patch", *TINY, "--output_dir", str(run)]
+def test_a_model_is_trained_anew_for_other_decisions_or_not_used(copied, capsys):
+    run, words = copied
     selection = json.loads((run / "selection.json").read_text())
     kept = [d for d in selection["decisions"] if d["verdict"] == "spurious"]
     kept[0] |= {"verdict": "core", "decided_by": "person"}
