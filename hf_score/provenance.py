@@ -100,7 +100,7 @@ class MadeWith:
         return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
 
     def add(self, part: str, settings: Mapping[str, Any]) -> None:
-        """Write down what a part has just been made with."""
+        """Write down what a part is made with."""
         write_json(self._path, {**self._read(), part: plain(settings)})
 
     def check(self, part: str, settings: Mapping[str, Any]) -> None:
@@ -110,8 +110,8 @@ class MadeWith:
             HFScoreError: the part was made with other settings than these.
         """
         before, now = self._read().get(part, {}), plain(settings)
-        for name in before.keys() & now.keys():
-            if before[name] != now[name]:
+        for name in before:
+            if name in now and before[name] != now[name]:
                 raise HFScoreError(
                     f"{self.folder / part} was made with {name} {before[name]!r}, not {now[name]!r}: give the same "
                     "options again, or another --output_dir, or delete it and what was made from it to make it anew."

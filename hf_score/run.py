@@ -263,17 +263,19 @@ class Run:
 
     def _settings(self, part: str) -> dict[str, Any]:
         """What decides a part of the folder."""
-        settings = {name: getattr(self.arguments, name) for name in DECIDE["erm"]} | {"seed": self.config.seed}
+
+        def options(of: str) -> dict[str, Any]:
+            return {name: getattr(self.arguments, name) for name in DECIDE[of]}
+
+        settings = options("erm") | {"seed": self.config.seed}
         if part == "erm":
             return settings
-        settings |= {name: getattr(self.arguments, name) for name in DECIDE["candidates"]}
-        settings["score_layer"] = self.config.score_layer
+        settings |= options("candidates") | {"score_layer": self.config.score_layer}
         if part == "candidates":
             return settings
         if part == "selection.json":
-            options = {name: getattr(self.arguments, name) for name in DECIDE["selection.json"]}
-            return settings | options | {"decider": self._decider}
-        settings |= {name: getattr(self.arguments, name) for name in DECIDE["model"]}
+            return settings | options(part) | {"decider": self._decider}
+        settings |= options("model")
         path = Path(self.arguments.selection or self.folder / "selection.json")
         decisions = {"decisions": Selection.load(path).digest} if path.is_file() else {}
         return settings | self.config.described() | decisions
@@ -741,10 +743,10 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     def of_seed(config: SCOREConfig, **given: Any) -> Run:
         return Run(folder if len(seeds) == 1 else folder / f"seed-{config.seed}", arguments, config, **given)
 
-    for seed_config in configs:
-        of_seed(seed_config).check_parts()
     first = of_seed(configs[0])
     first.check()
+    for seed_config in configs[1:]:
+        of_seed(seed_config).check_parts()
     first.state.wait_for_everyone()
     if first.state.is_main_process:
         write_json(folder / "run.json", plain({**asdict(arguments), **config.described()}))
