@@ -1,4 +1,4 @@
-"""Make the data set that ships in `hf_score/data/fashion_patch`: Fashion-MNIST pullovers and shirts with a red square.
+"""Make the data set in `hf_score/data/registry/fashion_patch`: Fashion-MNIST pullovers and shirts with a red square.
 
 The recipe is `render`: pad the 28 px image with black to 32 px and, where `spurious` is 1, paint the square
 `SQUARE` in `RED`. Which Fashion-MNIST images were taken, and which of them carry the square, is the list in the

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .attribution import Explainer
-    from .config import SCOREConfig
     from .data import load_data
     from .detection import Candidates, Selection, SpuriousSamples, find_candidates
     from .errors import HFScoreError
-    from .metrics import group_metrics
+    from .evaluation import group_metrics
     from .models import load_model
-    from .trainer import SCORETrainer
+    from .training.score_config import SCOREConfig
+    from .training.score_trainer import SCORETrainer
 
 __all__ = [
     "Candidates",
@@ -31,16 +31,16 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "Explainer": "attribution",
-    "SCOREConfig": "config",
+    "SCOREConfig": "training",
     "load_data": "data",
     "Candidates": "detection",
     "Selection": "detection",
     "SpuriousSamples": "detection",
     "find_candidates": "detection",
     "HFScoreError": "errors",
-    "group_metrics": "metrics",
+    "group_metrics": "evaluation",
     "load_model": "models",
-    "SCORETrainer": "trainer",
+    "SCORETrainer": "training",
 }
 
 
@@ -49,3 +49,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported yet or not."""
+    return sorted({*globals(), *__all__})

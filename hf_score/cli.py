@@ -88,8 +88,8 @@ def _guarded(action: Callable[[], None]) -> int:
 def _parse(words: list[str]):
     from transformers import HfArgumentParser
 
-    from .config import SCOREConfig
-    from .run import RunArguments
+    from .pipeline.run import RunArguments
+    from .training.score_config import SCOREConfig
 
     parser = HfArgumentParser([RunArguments, SCOREConfig])  # type: ignore[list-item]
     try:
@@ -99,13 +99,13 @@ def _parse(words: list[str]):
 
 
 def _run(words: list[str]) -> None:
-    from .run import run
+    from .pipeline.run import run
 
     run(*_parse(words))
 
 
 def _step(words: list[str], step: str) -> None:
-    from .run import Run
+    from .pipeline.run import Run
 
     arguments, config = _parse(words)
     one = Run(config.output_dir, arguments, config)
@@ -131,7 +131,7 @@ def _families(words: list[str]) -> None:
 
 def _benchmarks(words: list[str]) -> None:
     from .data import list_benchmarks
-    from .data.building import describe, registered
+    from .data.registry.build import describe, registered
 
     for benchmark in [registered(word) for word in words] or list_benchmarks():
         print(describe(benchmark) if words else f"{benchmark.name}\n    {benchmark.description}")
@@ -140,7 +140,7 @@ def _benchmarks(words: list[str]) -> None:
 def _build(words: list[str]) -> None:
     from transformers import HfArgumentParser
 
-    from .data.building import build, recipe_of, registered
+    from .data.registry.build import build, recipe_of, registered
 
     names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
     names.add_argument("name", help="a benchmark, see `hf-score benchmarks`")
@@ -162,7 +162,7 @@ def _push(words: list[str]) -> None:
     parser.add_argument("--revision", help="branch to push to (default: main)")
     _add_card_options(parser)
     options = vars(parser.parse_args(words))
-    from .hub import push_run
+    from .publishing.push import push_run
 
     print(push_run(**options))
 
@@ -174,7 +174,7 @@ def _card(words: list[str]) -> None:
     parser.add_argument("--repo_id", help="USER/NAME on the Hub (default: a placeholder)")
     _add_card_options(parser)
     options = vars(parser.parse_args(words))
-    from .hub import write_card
+    from .publishing.push import write_card
 
     print(write_card(**options))
 
@@ -193,7 +193,7 @@ def _push_metric(words: list[str]) -> None:
     parser.add_argument("--repo_id", required=True, help="USER/worst_group_accuracy on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private Space")
     options = parser.parse_args(words)
-    from .hub import push_metric
+    from .publishing.push import push_metric
 
     print(push_metric(options.repo_id, private=options.private))
 
@@ -206,7 +206,7 @@ def _space(words: list[str]) -> None:
     parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
     parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
     options = vars(parser.parse_args(words))
-    from .space import space_from_run
+    from .publishing.space import space_from_run
 
     print(space_from_run(options.pop("run"), **options))
 

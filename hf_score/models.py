@@ -30,8 +30,8 @@ from transformers import (
 )
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from hf_score.data._hub import HUB_ID, hub_problem
-from hf_score.errors import ModelError, first_line
+from .errors import ModelError, first_line
+from .hub_errors import HUB_ID, hub_problem
 
 __all__ = ["base_model_id", "checkpoint_digest", "checkpoint_state", "classifier_head", "describe_model", "load_model"]
 

@@ -21,10 +21,10 @@ NEEDED = {
     CARD_TEMPLATE,
     "hf_score/report/templates/report.html.jinja",
     "hf_score/review/templates/export.html.jinja",
-    "hf_score/space/templates/app.py",
-    "hf_score/space/templates/README.md.jinja",
-    "hf_score/data/fashion_patch/train.parquet",
-    "hf_score/metrics/worst_group_accuracy/README.md",
+    "hf_score/publishing/templates/app.py",
+    "hf_score/publishing/templates/README.md.jinja",
+    "hf_score/data/registry/fashion_patch/train.parquet",
+    "hf_score/evaluation/worst_group_accuracy/README.md",
 }
 IN_SDIST = {
     "pyproject.toml",

@@ -43,12 +43,6 @@ NOT_RUN = {
     ),
     ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",
     ("docs/index.md", "pip install '.[review]'"): "`make package-check` installs the package",
-    ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --data DATA --workers 2"): (
-        "needs the public image sets, and days; tests/test_search.py runs a plan"
-    ),
-    ("docs/method-notes.md", "python benchmarks/search.py benchmarks/search.yaml --table > docs/search-results.md"): (
-        "changes a page; tests/test_search.py prints a table"
-    ),
     ("docs/review.md", "pip install '.[review]'"): "`make package-check` installs the package",
     ("docs/tutorials/your-own-model.md", "pip install '.[review]'"): "`make package-check` installs the package",
     **{

@@ -6,16 +6,10 @@ functions of `hf_score.attribution.faithfulness` say whether a heatmap can be tr
 selection or training.
 """
 
-from hf_score.attribution.explainer import Explainer, Explanation
-from hf_score.attribution.faithfulness import (
-    FlippingCurve,
-    attention_rollout,
-    pixel_flipping,
-    randomisation_check,
-    search_gamma,
-)
-from hf_score.attribution.families import FAMILIES, Family, find_family
-from hf_score.attribution.probe import Captured, ProbeLayer, find_layer
+from .explainer import Explainer, Explanation
+from .faithfulness import FlippingCurve, attention_rollout, pixel_flipping, randomisation_check, search_gamma
+from .families import FAMILIES, Family, find_family
+from .layers import Captured, ProbeLayer, find_layer
 
 __all__ = [
     "FAMILIES",

@@ -23,7 +23,7 @@ from zennit.core import BasicHook, Composite
 from zennit.rules import Epsilon, Flat, Gamma, WSquare
 from zennit.types import Convolution, Linear
 
-from hf_score.attribution.rules import Rule
+from .rules import Rule
 
 __all__ = ["COMPOSITES", "make_composite", "rules_of"]
 

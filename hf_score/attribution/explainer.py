@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
-from hf_score.attribution.composites import COMPOSITES, make_composite, rules_of
-from hf_score.attribution.copies import private_copy, unwrap
-from hf_score.attribution.families import find_family, split_wrapper
-from hf_score.attribution.lrp import LRP
-from hf_score.attribution.probe import ProbeLayer, find_layer, recording
-from hf_score.errors import HFScoreError, ModelError
+from ..errors import HFScoreError, ModelError
+from .composites import COMPOSITES, make_composite, rules_of
+from .families import find_family, split_wrapper
+from .layers import ProbeLayer, find_layer, recording
+from .lrp import LRP
+from .private_copy import private_copy, unwrap
 
 __all__ = ["Explainer", "Explanation"]
 

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms.functional import gaussian_blur
 
-from hf_score.attribution.copies import private_copy, unwrap
-from hf_score.attribution.explainer import Explainer
-from hf_score.attribution.families import split_wrapper
-from hf_score.errors import ModelError
+from ..errors import ModelError
+from .explainer import Explainer
+from .families import split_wrapper
+from .private_copy import private_copy, unwrap
 
 __all__ = ["FlippingCurve", "attention_rollout", "pixel_flipping", "randomisation_check", "search_gamma"]
 

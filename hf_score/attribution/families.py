@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from hf_score.attribution.copies import type_name
-from hf_score.errors import UnsupportedArchitectureError
+from ..errors import UnsupportedArchitectureError
+from .private_copy import type_name
 
 __all__ = ["FAMILIES", "REFUSED", "Family", "find_family"]
 

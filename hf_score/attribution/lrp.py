@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from zennit.rules import Gamma
 
-from hf_score.attribution.rules import AppliedLayer, Rule, linearised
-from hf_score.errors import UnsupportedArchitectureError
+from ..errors import UnsupportedArchitectureError
+from .rules import AppliedLayer, Rule, linearised
 
 __all__ = ["LRP"]
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from zennit.core import BasicHook, ParamMod, Stabilizer
 from zennit.rules import Epsilon, Flat, WSquare, ZBox, ZPlus
 
-from hf_score.errors import UnsupportedArchitectureError
+from ..errors import UnsupportedArchitectureError
 
 if TYPE_CHECKING:
-    from hf_score.attribution.lrp import LRP
+    from .lrp import LRP
 
 __all__ = ["AppliedLayer", "Rule", "linearised"]
 

@@ -4,6 +4,7 @@
 `SCORETrainer` and `SCOREConfig`, the same data.
 """
 
+from ..training.supervision import KINDS, Supervision
 from .afr import AFRConfig, AFRTrainer
 from .base import BaselineConfig, BaselineTrainer
 from .cdep import CDEPConfig, CDEPTrainer
@@ -21,7 +22,6 @@ from .rr_clarc import RRClArCConfig, RRClArCSamplesTrainer, RRClArCTrainer
 from .rrr import RRRConfig, RRRTrainer
 from .self_ import SELFConfig, SELFTrainer
 from .subsampling import SubsamplingTrainer
-from .supervision import KINDS, Supervision
 
 __all__ = [
     "BASELINES",

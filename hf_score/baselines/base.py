@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..base_config import BaseConfig
-from ..base_trainer import BaseTrainer, class_labels, column, eval_mode
 from ..errors import DataError, SupervisionError
 from ..models import classifier_head
-from .supervision import Supervision
+from ..training.base_config import BaseConfig
+from ..training.base_trainer import BaseTrainer, eval_mode
+from ..training.columns import class_labels, column
+from ..training.supervision import Supervision
 
 __all__ = ["BaselineConfig", "BaselineTrainer"]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from ..base_trainer import eval_mode
 from ..errors import HFScoreError, UnsupportedArchitectureError
+from ..training.base_trainer import eval_mode
 from .base import BaselineConfig
 from .rrr import RegionTrainer
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base_trainer import class_labels, column
 from ..errors import HFScoreError
+from ..training.columns import class_labels, column
 from .base import BaselineConfig
 from .last_layer import LastLayerTrainer
 

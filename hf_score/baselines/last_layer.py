@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
-from ..base_trainer import class_labels
 from ..errors import DataError, HFScoreError
 from ..models import classifier_head
+from ..training.columns import class_labels
 from .base import BaselineConfig, BaselineTrainer
 
 __all__ = ["CBLLRConfig", "CBLLRTrainer", "LastLayerTrainer", "class_balance", "refit"]

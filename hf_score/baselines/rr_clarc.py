@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attribution import find_layer
-from ..attribution.probe import recording
-from ..base_trainer import eval_mode
-from ..detection import HostImages, exchange_regions
+from ..attribution.layers import recording
+from ..data.exchange import OtherClassPartners
 from ..errors import DataError, HFScoreError
+from ..training.base_trainer import eval_mode
 from .base import BaselineConfig, BaselineTrainer
 
 __all__ = ["RRClArCConfig", "RRClArCSamplesTrainer", "RRClArCTrainer", "pattern_cav"]
@@ -137,9 +137,9 @@ class RRClArCSamplesTrainer(RRClArCTrainer):
         """Both images of every pair; the class is that of what is outside the region."""
         samples = self.supervision.samples
         labels = self.train_labels().tolist()
-        hosts = HostImages(self.train_dataset, labels, self.data_collator, seed=self.args.seed)
-        images, classes = hosts.draw(samples.labels.tolist(), range(len(samples)))
-        pairs = exchange_regions(samples.to("cpu"), images.cpu(), classes)
+        partners = OtherClassPartners(self.train_dataset, labels, self.data_collator, seed=self.args.seed)
+        drawn = partners.draw(samples.labels.tolist(), range(len(samples)))
+        pairs = samples.to("cpu").exchanged_with(*drawn)
         parts = torch.cat([pairs.with_region, pairs.without_region]).split(self.args.per_device_eval_batch_size)
         artefact = torch.arange(2 * len(pairs.labels)) < len(pairs.labels)
         return self._maxima(model, (part.to(self.args.device) for part in parts)), artefact, pairs.labels.repeat(2)

@@ -9,8 +9,8 @@ from ..errors import HFScoreError
 from ..files import write_bytes, write_text
 from .methods import METHODS, find_method
 from .plan import Cell, Plan
+from .rows import Store, rows_of
 from .runner import run_plan
-from .store import Store, rows_of
 from .tables import document
 
 __all__ = ["METHODS", "Cell", "Plan", "Store", "find_method", "rows_of", "run_plan", "write_tables"]

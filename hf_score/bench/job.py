@@ -25,32 +25,24 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 
 from ..attribution import Explainer
-from ..base_config import BaseConfig
-from ..base_trainer import BaseTrainer
 from ..baselines import BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
-from ..baselines.supervision import in_words
 from ..data import ImageCollator, PixelDataset, load_data, preprocess
-from ..detection import (
-    Candidates,
-    HostImages,
-    ObjectFinder,
-    SpuriousSamples,
-    decide_at_random,
-    decide_by_oracle,
-    exchange_regions,
-    find_candidates,
-)
+from ..data.exchange import OtherClassPartners
+from ..detection import Candidates, ObjectFinder, SpuriousSamples, decide_at_random, decide_by_oracle, find_candidates
 from ..detection.candidates import explain_hits
 from ..detection.scan import ScanHit
 from ..errors import HFScoreError
+from ..evaluation import group_metrics, relevance_in_region
 from ..files import atomic_folder, write_bytes
-from ..metrics import group_metrics, relevance_in_region
+from ..margins import margin
 from ..models import load_model
-from ..penalty import margin
 from ..provenance import git_commit, hardware, versions
+from ..training.base_config import BaseConfig
+from ..training.base_trainer import BaseTrainer
+from ..training.supervision import in_words
 from .plan import Cell, Plan, expand
-from .store import best_evaluation
+from .rows import best_evaluation
 
 __all__ = ["GroupedPixels", "Job"]
 
@@ -387,8 +379,8 @@ class Job:
         # Where every image has a region (backgrounds), every image takes another's.
         hosts = [p for p in places if known[p] is None] or list(places)
         bare = PixelDataset(self.test.pixel_values[hosts].cpu(), labels[hosts], self.test.idx[hosts])
-        drawn = HostImages(bare, bare.labels.tolist(), ImageCollator(None), seed=0)
-        pairs = exchange_regions(some, *drawn.draw(some.labels.tolist(), range(len(some))))
+        drawn = OtherClassPartners(bare, bare.labels.tolist(), ImageCollator(None), seed=0)
+        pairs = some.exchanged_with(*drawn.draw(some.labels.tolist(), range(len(some))))
         with torch.no_grad():
             after, before = (
                 model(pixel_values=x.to(self.device)).logits.float().cpu().chunk(2)[1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 
-from ..base_trainer import BaseTrainer
 from ..baselines import BASELINES
 from ..errors import HFScoreError
-from ..trainer import SCORETrainer
+from ..training.base_trainer import BaseTrainer
+from ..training.score_trainer import SCORETrainer
 
 __all__ = ["METHODS", "find_method"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from ..base_trainer import BaseTrainer
 from ..errors import HFScoreError, first_line
+from ..training.base_trainer import BaseTrainer
 from .methods import find_method
 
 __all__ = ["Cell", "Plan"]

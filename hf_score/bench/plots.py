@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..baselines import KINDS
-from ..config import SCOREConfig
+from ..training.score_config import SCOREConfig
 from .plan import Plan
 from .tables import chosen_runs, ordered_names
 

@@ -18,7 +18,7 @@ import torch
 from ..errors import HFScoreError
 from .job import Job
 from .plan import Cell, Plan
-from .store import Store
+from .rows import Store
 
 __all__ = ["run_plan"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from ..baselines import KINDS
 from ..report.summary import spread
 from .plan import Plan
-from .store import best_evaluation
+from .rows import best_evaluation
 
 __all__ = ["chosen_runs", "document", "overview", "set_table"]
 

@@ -5,12 +5,12 @@ Loading and checking (`load_data`, `stream_train`), the registry of benchmarks a
 Nothing here knows of models or of explanations.
 """
 
-from hf_score.data.benchmarks import Benchmark, list_benchmarks
-from hf_score.data.building import build
-from hf_score.data.loading import ImageData, dataset_fingerprint, load_data
-from hf_score.data.pixels import ImageCollator, PixelDataset, preprocess, resize_mask, stretched, to_rgb, viewable
-from hf_score.data.regions import Regions
-from hf_score.data.streaming import stream_train
+from .loading import ImageData, dataset_fingerprint, load_data
+from .pixels import ImageCollator, PixelDataset, preprocess, resize_mask, stretched, to_rgb, viewable
+from .regions import Regions
+from .registry.build import build
+from .registry.specs import Benchmark, list_benchmarks
+from .streaming import stream_train
 
 __all__ = [
     "Benchmark",

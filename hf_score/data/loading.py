@@ -20,11 +20,11 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from hf_score.data.benchmarks import compare_counts
-from hf_score.data.pixels import to_rgb
-from hf_score.data.regions import Regions, find_masks
-from hf_score.data.sources import read_source
-from hf_score.errors import DataError, first_line
+from ..errors import DataError, first_line
+from .pixels import to_rgb
+from .regions import Regions, find_masks
+from .registry.specs import compare_counts
+from .sources import read_source
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from datasets import Dataset, Image
 from PIL import Image as PILImage
 from PIL import ImageOps
 
-from hf_score.data.pixels import resize_mask
-from hf_score.errors import DataError, first_line
+from ..errors import DataError, first_line
+from .pixels import resize_mask
 
 __all__ = ["Regions", "find_masks"]
 

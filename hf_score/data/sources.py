@@ -14,9 +14,9 @@ from typing import Any
 
 from datasets import load_dataset
 
-from hf_score.data._hub import HUB_ID, hub_problem
-from hf_score.data.benchmarks import Benchmark, Counts, compare_counts, find_benchmark, list_benchmarks
-from hf_score.errors import DataError, first_line
+from ..errors import DataError, first_line
+from ..hub_errors import HUB_ID, hub_problem
+from .registry.specs import Benchmark, Counts, compare_counts, find_benchmark, list_benchmarks
 
 __all__ = ["RECORD", "Source", "counts_of", "open_builder", "read_source"]
 

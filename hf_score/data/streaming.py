@@ -8,8 +8,8 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Image, IterableDataset, Value
 
-from hf_score.data.sources import read_source
-from hf_score.errors import DataError
+from ..errors import DataError
+from .sources import read_source
 
 __all__ = ["stream_train"]
 

@@ -3,10 +3,10 @@
 from .candidates import Candidates, find_candidates
 from .clusters import Cluster, ClusterNeuron, cluster_candidates, describe_clusters
 from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_by_proposal
+from .evidence import find_evidence
 from .masks import relevance_mask
 from .objects import ObjectFinder
-from .proposals import find_evidence
-from .samples import ExchangedRegions, HostImages, OwnClassImages, SpuriousSamples, exchange_regions
+from .samples import SpuriousSamples
 from .scan import ScanHit, ScanResult, UnreadableImage, scan
 from .selection import Decision, Selection
 
@@ -15,10 +15,7 @@ __all__ = [
     "Cluster",
     "ClusterNeuron",
     "Decision",
-    "ExchangedRegions",
-    "HostImages",
     "ObjectFinder",
-    "OwnClassImages",
     "ScanHit",
     "ScanResult",
     "Selection",
@@ -30,7 +27,6 @@ __all__ = [
     "decide_by_oracle",
     "decide_by_proposal",
     "describe_clusters",
-    "exchange_regions",
     "find_candidates",
     "find_evidence",
     "relevance_mask",

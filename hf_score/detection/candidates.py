@@ -22,13 +22,14 @@ from tqdm.auto import tqdm
 
 from ..attribution import Explainer, find_layer
 from ..data import viewable
+from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
 from .clusters import cluster_candidates, describe_clusters
+from .evidence import suspicion
 from .masks import relevance_mask
-from .proposals import suspicion
 from .samples import SpuriousSamples
-from .scan import ScanHit, UnreadableImage, fetch, pixels_of, scan
+from .scan import ScanHit, UnreadableImage, scan
 from .selection import Decision, Selection
 
 __all__ = ["Candidates", "explain_hits", "find_candidates", "model_fingerprint"]
@@ -50,7 +51,7 @@ class Candidates:
         masks: (n, H, W) bool.
         shortcut_relevance: (n, C) float32, ReLU of the masked image's probe-layer relevance, summed over positions.
         cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
-        evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.proposals`); may be empty.
+        evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.evidence`); may be empty.
         images: the n images as the model sees them, resized and cropped, or None.
         dataset_fingerprint, model_fingerprint, layer, class_names: what they were made from.
         num_images, unreadable: how many images were scanned, and those of them that were skipped.

@@ -96,7 +96,7 @@ def decide_by_proposal(
     where a model has learned no shortcut.
 
     Args:
-        suspicion: (n,), in [0, 1]: see `hf_score.detection.proposals`.
+        suspicion: (n,), in [0, 1]: see `hf_score.detection.evidence`.
         num_keep: at most so many per class.
         threshold: smallest suspicion to propose.
         evidence: name of a score → (n,), what the suspicion was made from, for the notes.

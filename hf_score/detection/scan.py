@@ -7,7 +7,6 @@ same images meet in one forward pass, their logits are the same to the bit, and 
 from __future__ import annotations
 
 import heapq
-import io
 import json
 import math
 from collections import Counter
@@ -19,22 +18,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Image, IterableDataset
-from PIL import Image as PILImage
+from datasets import IterableDataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..data import ImageCollator
+from ..data.reading import FILE, collated, decoded, undecoded
 from ..errors import DataError, SelectionError
 from ..files import write_json
 
-__all__ = ["ScanHit", "ScanResult", "UnreadableImage", "fetch", "pixels_of", "scan"]
+__all__ = ["ScanHit", "ScanResult", "UnreadableImage", "scan"]
 
 SCHEMA = "hf-score/scan/1"
 #: Images of one shard of a data set that is no stream; a stream's shards are its files.
 SHARD_SIZE = 1024
-#: In a stream, the position of an image is that of its file times this, plus its place in the file.
-FILE = 2**32
 
 
 @dataclass(frozen=True, order=True)
@@ -143,23 +139,6 @@ def scan(
     return progress.merge()
 
 
-def fetch(dataset: Any, positions: Sequence[int]) -> list[Any]:
-    """The items at these positions of a scanned data set, streams too, images not decoded."""
-    if not isinstance(dataset, IterableDataset):
-        rows = _undecoded(dataset)
-        return [rows[int(position)] for position in positions]
-    wanted = {int(position) for position in positions}
-    found = {}
-    for file in sorted({position // FILE for position in wanted}):
-        last = max(position % FILE for position in wanted if position // FILE == file)
-        for place, item in enumerate(_undecoded(dataset).shard(num_shards=dataset.num_shards, index=file)):
-            if file * FILE + place in wanted:
-                found[file * FILE + place] = item
-            if place == last:
-                break
-    return [found[int(position)] for position in positions]
-
-
 # ---- Reading ----
 
 
@@ -179,7 +158,7 @@ class _Source:
     """A data set as shards of batches of (position, item)."""
 
     def __init__(self, dataset: Any, batch_size: int) -> None:
-        self.dataset, self.batch_size = _undecoded(dataset), batch_size
+        self.dataset, self.batch_size = undecoded(dataset), batch_size
         self.streams = isinstance(dataset, IterableDataset)
         self.num_shards = dataset.num_shards if self.streams else math.ceil(len(dataset) / SHARD_SIZE)
         if not self.num_shards:
@@ -224,7 +203,7 @@ class _Batches(torch.utils.data.IterableDataset):
         for position, item in entries:
             idx = int(item.get("idx", position))
             try:
-                items.append(_decoded(item))
+                items.append(decoded(item))
             except Exception as error:  # decoders raise whatever they like on a broken file
                 reason = " ".join(str(error).split()) or type(error).__name__
                 batch.unreadable.append(UnreadableImage(position, idx, reason[:200]))
@@ -234,41 +213,8 @@ class _Batches(torch.utils.data.IterableDataset):
             batch.idx.append(idx)
             batch.labels.append(-1 if label is None else int(label))
         if items:
-            batch.pixel_values = _collated(items, self.processor)
+            batch.pixel_values = collated(items, self.processor)
         return batch
-
-
-def _undecoded(dataset: Any) -> Any:
-    """`dataset` with its first column of images, under the name `image`, as encoded bytes."""
-    features = getattr(dataset, "features", None) or {}
-    columns = [name for name, feature in features.items() if isinstance(feature, Image)]
-    if not columns:
-        return dataset
-    name = "image" if "image" in columns else columns[0]
-    dataset = dataset.cast_column(name, Image(decode=False))
-    return dataset if name == "image" else dataset.rename_column(name, "image")
-
-
-def pixels_of(items: Sequence[Any], processor: Any) -> torch.Tensor:
-    """What `fetch` has brought, as (B, 3, H, W) for the model."""
-    return _collated([_decoded(item) for item in items], processor)
-
-
-def _collated(items: Sequence[Any], processor: Any) -> torch.Tensor:
-    return ImageCollator(processor)([{**item, "label": 0} for item in items])["pixel_values"]
-
-
-def _decoded(item: Any) -> Any:
-    """The item's image, decoded and loaded, or its `pixel_values`."""
-    if "pixel_values" in item:
-        return {"pixel_values": item["pixel_values"]}
-    image = item.get("image")
-    if image is None:
-        raise ValueError("there is no image")
-    if not isinstance(image, PILImage.Image):
-        image = PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
-    image.load()
-    return {"image": image}
 
 
 # ---- Keeping ----

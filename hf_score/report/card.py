@@ -13,9 +13,9 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import HFScoreError
-from ._templates import environment, how_decided, which_lambda
-from .sanitise import sanitise
+from .redact import sanitise
 from .summary import judge, render_table
+from .templating import environment, how_decided, which_lambda
 
 __all__ = [
     "PICTURES_MARK",

@@ -12,10 +12,10 @@ from PIL import Image
 
 from ..errors import HFScoreError
 from ..files import write_text
-from ._templates import environment, how_decided, which_lambda
 from .figures import group_bars, png_bytes, training_curves
-from .sanitise import sanitise
+from .redact import sanitise
 from .summary import judge, summarise, table_cells
+from .templating import environment, how_decided, which_lambda
 
 __all__ = ["render_report", "write_report"]
 

@@ -10,7 +10,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from ..detection.selection import SCHEMA
 from ..errors import HFScoreError
 from ..files import write_text
-from ..report._templates import environment
+from ..report.templating import environment
 from .describe import asset, describe_decisions, describe_table
 from .layout import lay_out
 from .pictures import KINDS, encode, picture

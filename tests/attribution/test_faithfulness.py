@@ -5,13 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from hf_score.attribution import (
-    Explainer,
-    attention_rollout,
-    pixel_flipping,
-    randomisation_check,
-    search_gamma,
-)
+from hf_score.attribution import Explainer, attention_rollout, pixel_flipping, randomisation_check, search_gamma
 from hf_score.errors import ModelError
 
 

@@ -21,7 +21,7 @@ from hf_score.baselines.prusc import split_in_two
 from hf_score.baselines.self_ import disagreement
 from hf_score.bench.job import GroupedPixels
 from hf_score.data import PixelDataset
-from hf_score.metrics import group_metrics
+from hf_score.evaluation import group_metrics
 from hf_score.models import classifier_head
 
 

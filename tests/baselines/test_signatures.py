@@ -17,7 +17,7 @@ from hf_score.baselines.rrr import input_gradient_penalty
 from hf_score.baselines.self_ import disagreement
 from hf_score.bench.job import GroupedPixels
 from hf_score.data import load_data, preprocess
-from hf_score.metrics import group_metrics
+from hf_score.evaluation import group_metrics
 from hf_score.models import load_model
 
 EPOCHS = 5

@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-from hf_score.baselines.supervision import in_words
 from hf_score.bench import Plan, Store, find_method, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
 from hf_score.bench.plots import against_lambda
 from hf_score.bench.tables import chosen_runs, document
 from hf_score.cli import main
 from hf_score.errors import HFScoreError
+from hf_score.training.supervision import in_words
 
 PLAN = {
     "seeds": [0],

@@ -7,7 +7,7 @@ from raw_folders import write_celeba, write_cub, write_knee, write_waterbirds
 from tiny import tiny_processor, tiny_vit
 
 from hf_score.data import build, load_data, stream_train
-from hf_score.data.builders import CelebA, Knee, Waterbirds
+from hf_score.data.registry.builders import CelebA, Knee, Waterbirds
 from hf_score.detection.scan import scan
 from hf_score.errors import DataError
 
@@ -108,7 +108,7 @@ def test_a_scan_of_the_stream_finds_what_a_scan_of_the_data_set_finds(tmp_path):
 
 def test_shards(tmp_path, monkeypatch):
     """Shards are for sharing a stream out; together they are all rows, each with its own idx."""
-    monkeypatch.setattr("hf_score.data.builders.base.SHARD_SIZE", 16)
+    monkeypatch.setattr("hf_score.data.registry.builders.base.SHARD_SIZE", 16)
     folder = write_knee(tmp_path)
     stream = stream_train("knee_markers", data_dir=folder, check_counts=False)
     assert stream.num_shards == 3

@@ -14,7 +14,12 @@ from documents import PAGES, ROOT
 import hf_score
 
 #: Top-level modules that nobody outside is meant to import.
-INTERNAL = {"cli": "the command line", "files": "writing files", "provenance": "what results say of the machine"}
+INTERNAL = {
+    "cli": "the command line",
+    "files": "writing files",
+    "provenance": "what results say of the machine",
+    "hub_errors": "sentences for what goes wrong on the Hub",
+}
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
 _CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 

@@ -1,0 +1,156 @@
+"""Pairs of images that exchange what is inside a mask, and the images to exchange it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import HFScoreError
+
+__all__ = ["ExchangedPairs", "OtherClassPartners", "SameClassPartners", "exchange_regions"]
+
+
+@dataclass(frozen=True)
+class ExchangedPairs:
+    """Images and their partners that have exchanged what is inside the mask, with and without the region.
+
+    Attributes:
+        with_region: (2t, 3, H, W), the images as they are, then the partners with the images' regions inserted.
+        without_region: (2t, 3, H, W), the images with the partners' content in the region, then the partners as they
+            are.
+        labels: (2t,), the true class of each: that of what is outside the mask.
+        shortcut_labels: (2t,), the class that the region is spurious evidence for.
+    """
+
+    with_region: Tensor
+    without_region: Tensor
+    labels: Tensor
+    shortcut_labels: Tensor
+
+    def counterfactuals(self, with_region: Tensor, without_region: Tensor) -> Tensor:
+        """Of what belongs to `with_region` and `without_region` (images, logits), the (2t, ...) rows of the copies
+        that were made: images without the region, then partners with it. Their classes are `labels`."""
+        half = len(self.labels) // 2
+        return torch.cat([without_region[:half], with_region[half:]])
+
+
+def exchange_regions(
+    pixel_values: Tensor, masks: Tensor, labels: Tensor, *, partners: Tensor, partner_labels: Tensor
+) -> ExchangedPairs:
+    """Exchange what is inside the mask between each image and its partner; both keep the label of what is outside.
+
+    "This region should not be used for prediction", said with examples: partners get the spurious attribute and stay
+    what they are, images lose it and stay what they are. Ours, not the paper's. Partners of the images' own class
+    would say the opposite as often as the attribute is common in that class, so draw them from other classes:
+    `OtherClassPartners`.
+
+    Args:
+        pixel_values: (t, 3, H, W), images whose region is spurious evidence for their class.
+        masks: (t, H, W), bool.
+        labels: (t,).
+        partners: (t, 3, H, W).
+        partner_labels: (t,).
+    """
+    inside = masks[:, None]
+    return ExchangedPairs(
+        with_region=torch.cat([pixel_values, torch.where(inside, pixel_values, partners)]),
+        without_region=torch.cat([torch.where(inside, partners, pixel_values), partners]),
+        labels=torch.cat([labels, partner_labels]),
+        shortcut_labels=torch.cat([labels, labels]),
+    )
+
+
+class OtherClassPartners:
+    """Images of other classes than a sample's, from a data set, every other class equally often.
+
+    What is drawn depends on the seed and the index of the draw alone, so it is the same for any batch size, for any
+    number of processes and in a resumed run.
+
+    Args:
+        dataset: indexable.
+        labels: class id of each item.
+        data_collator: makes `{"pixel_values": (n, 3, H, W), "labels": (n,)}` of n items.
+        seed: for the draws.
+
+    Raises:
+        HFScoreError: all images have one class.
+    """
+
+    def __init__(self, dataset: Any, labels: Sequence[int], data_collator: Callable, *, seed: int) -> None:
+        classes = torch.as_tensor(labels)
+        self._members = {int(c): (classes == c).nonzero().flatten() for c in classes.unique()}
+        if len(self._members) < 2:
+            raise HFScoreError(
+                "all images of the data set have one class, so no region can be exchanged with another class: "
+                "give images of two classes or more."
+            )
+        self._dataset, self._collate, self._seed = dataset, data_collator, seed
+
+    def draw(self, labels: Sequence[int], draw_indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A partner of another class for each of `labels`: images (t, 3, H, W) and classes (t,)."""
+        chosen = []
+        for label, draw_index in zip(labels, draw_indices, strict=True):
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + draw_index)
+            others = [c for c in self._members if c != label]
+            members = self._members[others[int(torch.randint(len(others), (1,), generator=generator))]]
+            chosen.append(int(members[torch.randint(len(members), (1,), generator=generator)]))
+        batch = self._collate([self._dataset[position] for position in chosen])
+        return batch["pixel_values"], batch["labels"]
+
+
+class SameClassPartners:
+    """Some images of every class, kept in memory, to exchange what is inside a mask with within a class.
+
+    A copy with an exchanged region has an edge, and a model can learn to ignore the shortcut where there is an edge
+    and nowhere else: right on the copies, wrong on images. Once every training image has such an edge, it tells them
+    apart no more. What the images of a class have in common, shortcuts too, stays as common as it was. Ours.
+
+    Args:
+        dataset: indexable.
+        labels: class id of each item.
+        data_collator: makes `{"pixel_values": (n, 3, H, W), "labels": (n,)}` of n items.
+        seed: for the draws.
+        size: about so many images in all, and at least one of every class.
+    """
+
+    def __init__(
+        self, dataset: Any, labels: Sequence[int], data_collator: Callable, *, seed: int, size: int = 256
+    ) -> None:
+        classes = torch.as_tensor(labels)
+        present = classes.unique()
+        shuffled = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+        self._seed, self._images = seed, {}
+        for c in present:
+            chosen = shuffled[classes[shuffled] == c][: max(1, size // len(present))]
+            # one by one: as they are in the data set, they may be large
+            images = [data_collator([dataset[position]])["pixel_values"] for position in chosen.tolist()]
+            self._images[int(c)] = torch.cat(images)
+
+    def exchange(self, pixel_values: Tensor, labels: Tensor, masks: Tensor, *, draw_indices: Sequence[int]) -> Tensor:
+        """(B, 3, H, W): the images, each with what is inside one of the masks taken from an image of its class.
+
+        What is drawn depends on the seed and the index of the draw alone.
+
+        Args:
+            pixel_values: (B, 3, H, W).
+            labels: (B,).
+            masks: (t, H, W), bool.
+            draw_indices: B numbers.
+        """
+        rows, partners, which = [], [], []
+        for row, (label, draw_index) in enumerate(zip(labels.tolist(), draw_indices, strict=True)):
+            if (images := self._images.get(label)) is not None:
+                generator = torch.Generator().manual_seed(self._seed * 1_000_033 + draw_index)
+                rows.append(row)
+                partners.append(images[int(torch.randint(len(images), (1,), generator=generator))])
+                which.append(int(torch.randint(len(masks), (1,), generator=generator)))
+        if not rows:
+            return pixel_values
+        exchanged = pixel_values.clone()
+        inside = masks[which][:, None].to(pixel_values.device)
+        exchanged[rows] = torch.where(inside, torch.stack(partners).to(pixel_values), pixel_values[rows])
+        return exchanged

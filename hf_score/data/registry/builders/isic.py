@@ -1,0 +1,289 @@
+"""Dermoscopy with colour patches: benign against malignant. The recipe is ours, after Rieger et al., ICML 2020 (CDEP).
+
+Patches, the round coloured stickers of some clinics, are on benign images alone. In training about half of the benign
+images have one, by nature or as a cut-out from another image, and no malignant one. Validation and test show every
+image twice, without and with a cut-out that is not in training and does not touch the lesion.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import BuilderConfig
+from PIL import Image as PILImage
+from PIL import ImageOps
+
+from ....errors import DataError
+from .base import FolderBuilder, encoded, numbered, open_image
+
+__all__ = ["ISIC", "ISICConfig", "insert_patch"]
+
+SPLITS = ("train", "validation", "test")
+IDS = ("isic_id", "image_id", "image_name", "image")
+LABELS = ("label", "target", "malignant", "melanoma", "MEL")
+#: Sizes of a cut-out that are tried, until one does not touch the lesion.
+SHRINK = (1.0, 0.8, 0.6, 0.45, 0.3)
+
+
+@dataclass
+class ISICConfig(BuilderConfig):
+    """The recipe."""
+
+    seed: int = field(default=0, metadata={"help": "Seed of the split, the cut-outs and their places."})
+    image_size: int = field(default=256, metadata={"help": "Shorter side in pixels; 0 leaves images as they are."})
+    patch_share: float = field(default=0.5, metadata={"help": "Share of benign training images with a patch."})
+    max_lesion: float = field(
+        default=0.5, metadata={"help": "Largest share of an evaluation image that its lesion may cover."}
+    )
+    validation_share: float = field(default=0.1, metadata={"help": "Share of each class, where no split is given."})
+    test_share: float = field(default=0.2, metadata={"help": "Share of each class, where no split is given."})
+
+
+class ISIC(FolderBuilder):
+    """A folder with
+
+    - `images/`: `<id>.jpg` or `.png`;
+    - `labels.csv`: a column of ids (`isic_id`, `image_id`, `image_name` or `image`), one with 1 for malignant
+      (`label`, `target`, `malignant`, `melanoma` or `MEL`), and `split` (train, validation, test), or none;
+    - `lesions/`: masks of the lesion, `<id>.png`, `<id>_segmentation.png` or `<id>_lesion.png`: of all images that
+      validation and test may take;
+    - `patches/`: masks of the patches that are there by nature, `<id>.png` or `<id>_patch.png`. These images are the
+      patched ones of training, and what is under the mask is a cut-out for others;
+    - `cutouts/`: further cut-outs, RGBA, transparent outside of the patch, as large as the image they are from. A
+      third is kept for evaluation.
+
+    An image with a natural patch is in no evaluation, and in no class but the benign one: there it gives its cut-out
+    alone. `mask` is the patch.
+    """
+
+    BUILDER_CONFIG_CLASS = ISICConfig
+    config: ISICConfig
+    class_names = ("benign", "malignant")
+    mask_column = "mask"
+    columns = {"isic_id": "string", "natural": "int64", "donor": "string"}  # noqa: RUF012
+
+    def plan(self) -> dict[str, list[dict[str, Any]]]:
+        images = {path.stem: path for path in sorted((self.folder / "images").glob("*")) if path.is_file()}
+        lesions = _masks(self.folder / "lesions", ("", "_segmentation", "_lesion"))
+        patches = _masks(self.folder / "patches", ("", "_patch"))
+        rng = np.random.default_rng(self.config.seed)
+        entries = [
+            {
+                "isic_id": name,
+                "label": label,
+                "split": split,
+                "spurious": 0,
+                "natural": 1,
+                "donor": "",
+                "path": str(images[name]),
+                "lesion": lesions.get(name),
+                "patch": patches.get(name),
+            }
+            for name, label, split in self._labels(images)
+        ]
+        self._split(entries, rng)
+        donors = self._donors(entries, rng)
+        plan = {}
+        for number, split in enumerate(SPLITS):
+            own = [entry for entry in entries if entry["split"] == split]
+            rows = (
+                self._training(own, donors[split], rng) if split == "train" else self._pairs(own, donors[split], rng)
+            )
+            plan[split] = numbered([{**row, "draw": (self.config.seed, number, i)} for i, row in enumerate(rows)])
+        return plan
+
+    def example(self, row: dict[str, Any]) -> dict[str, Any]:
+        image = self._sized(open_image(row["path"], "RGB"))
+        if not row["spurious"]:
+            return {"image": encoded(image), "mask": None}
+        if row["natural"]:
+            patch = open_image(row["patch"], "L").resize(image.size, PILImage.Resampling.NEAREST)
+            return {"image": encoded(image), "mask": encoded(patch.point(lambda value: 255 * (value > 127)))}
+        lesion = None
+        if row["lesion"]:
+            lesion = open_image(row["lesion"], "L").resize(image.size, PILImage.Resampling.NEAREST)
+        image, mask = insert_patch(image, _cut_out(row["donor_path"]), lesion, np.random.default_rng(row["draw"]))
+        if not mask.getbbox():
+            raise DataError(f"The lesion of '{row['path']}' leaves no room for a patch; take it out of labels.csv.")
+        return {"image": encoded(image), "mask": encoded(mask)}
+
+    def _sized(self, image: PILImage.Image) -> PILImage.Image:
+        if not self.config.image_size:
+            return image
+        scale = self.config.image_size / min(image.size)
+        return image.resize((round(image.width * scale), round(image.height * scale)), PILImage.Resampling.LANCZOS)
+
+    def _labels(self, images: dict[str, Path]) -> Iterable[tuple[str, int, str | None]]:
+        path = self.folder / "labels.csv"
+        if not path.is_file():
+            raise DataError(f"'{self.folder}' has no labels.csv; see `ISIC` for the layout.")
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            name = next((column for column in IDS if column in columns), None)
+            label = next((column for column in LABELS if column in columns), None)
+            if name is None or label is None:
+                raise DataError(
+                    f"'{path}' has the columns {list(columns)}; it needs one of {list(IDS)} and one of {list(LABELS)}."
+                )
+            for line, row in enumerate(reader, start=2):
+                split = row.get("split")
+                if row[name] not in images:
+                    raise DataError(f"Line {line} of '{path}' names '{row[name]}', which is not in images/; add it.")
+                if row[label] not in ("0", "1", "0.0", "1.0") or split not in (None, *SPLITS):
+                    raise DataError(
+                        f"Line {line} of '{path}' has the label '{row[label]}' and the split '{split}'; labels are 0 "
+                        f"or 1, splits {', '.join(SPLITS)}."
+                    )
+                yield row[name], int(float(row[label])), split
+
+    def _split(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> None:
+        """Fill in the splits that are not given."""
+        shares = {"validation": self.config.validation_share, "test": self.config.test_share}
+        # Of the natural patches too, so that each split has cut-outs of its own.
+        for label, natural in itertools.product((0, 1), (False, True)):
+            own = [
+                entry
+                for entry in entries
+                if entry["split"] is None and entry["label"] == label and bool(entry["patch"]) == natural
+            ]
+            able = (own[i] for i in rng.permutation(len(own)) if natural or self._has_room(own[i]))
+            splits = [split for split, share in shares.items() for _ in range(round(share * len(own)))]
+            for split, entry in zip(splits, able, strict=False):
+                entry["split"] = split
+        for entry in entries:
+            entry["split"] = entry["split"] or "train"
+
+    def _has_room(self, entry: dict[str, Any]) -> bool:
+        """Whether there is a lesion mask, and room for a patch beside the lesion."""
+        if entry["lesion"] is None:
+            return False
+        return float((np.asarray(open_image(entry["lesion"], "L")) > 127).mean()) <= self.config.max_lesion
+
+    def _donors(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, list[tuple[str, Any]]]:
+        """Cut-outs by split, as (id, where it is)."""
+        donors: dict[str, list[tuple[str, Any]]] = {"train": [], "evaluation": []}
+        for entry in entries:
+            if entry["patch"]:
+                kind = "train" if entry["split"] == "train" else "evaluation"
+                donors[kind].append((entry["isic_id"], (entry["path"], entry["patch"])))
+        more = sorted((self.folder / "cutouts").glob("*.png"))
+        for place, i in enumerate(rng.permutation(len(more))):
+            kind = "evaluation" if place < -(-len(more) // 3) else "train"
+            donors[kind].append((more[i].stem, (str(more[i]), None)))
+        if not donors["evaluation"]:
+            raise DataError(
+                f"No cut-outs in '{self.folder}' are left for evaluation; put some into cutouts/, or images with a "
+                "mask in patches/ into the test split."
+            )
+        return {split: donors["train" if split == "train" else "evaluation"] for split in SPLITS}
+
+    def _training(
+        self, own: list[dict[str, Any]], donors: list[Any], rng: np.random.Generator
+    ) -> list[dict[str, Any]]:
+        benign = [entry for entry in own if entry["label"] == 0]
+        patched = [{**entry, "spurious": 1} for entry in benign if entry["patch"]]
+        clean = [entry for entry in benign if not entry["patch"]]
+        wanted = max(0, round(self.config.patch_share * len(benign)) - len(patched))
+        if wanted and not donors:
+            raise DataError(f"'{self.folder}' has no cut-outs for the training images; put some into cutouts/.")
+        chosen = set(rng.choice(len(clean), min(wanted, len(clean)), replace=False).tolist())
+        rows = [_with_patch(entry, donors, rng) if i in chosen else entry for i, entry in enumerate(clean)]
+        malignant = [entry for entry in own if entry["label"] == 1 and not entry["patch"]]
+        return [{**row, "name": f"{row['isic_id']}.png"} for row in (*patched, *rows, *malignant)]
+
+    def _pairs(self, own: list[dict[str, Any]], donors: list[Any], rng: np.random.Generator) -> list[dict[str, Any]]:
+        rows = []
+        for entry in own:
+            if entry["patch"]:
+                continue
+            if not self._has_room(entry):
+                raise DataError(
+                    f"Image '{entry['isic_id']}' of split '{entry['split']}' has no mask in lesions/, or a lesion on "
+                    f"more than {self.config.max_lesion:.0%} of it; add the mask, or move the image to train."
+                )
+            rows.append({**entry, "name": f"{entry['isic_id']}.png"})
+            rows.append({**_with_patch(entry, donors, rng), "name": f"{entry['isic_id']}_patch.png"})
+        return rows
+
+
+def insert_patch(
+    image: PILImage.Image, cut_out: PILImage.Image, lesion: PILImage.Image | None, rng: np.random.Generator
+) -> tuple[PILImage.Image, PILImage.Image]:
+    """The image with the cut-out on it, and the mask of what has changed.
+
+    The cut-out goes where it was in its own image, in proportion, or where it would be if that were mirrored, and gets
+    smaller until it does not touch the lesion. Whatever of it would still lie on the lesion is left out.
+
+    Args:
+        image: mode RGB.
+        cut_out: mode RGBA, as large as the image it is from; what is at least half opaque is the patch.
+        lesion: mode L, as large as `image`, or None.
+        rng: which mirror image is tried first.
+    """
+    blocked = np.zeros((image.height, image.width), bool) if lesion is None else np.asarray(lesion) > 127
+    best: tuple[int, np.ndarray, PILImage.Image] | None = None
+    for layer in _placements(cut_out, image.size, rng):
+        inside = np.asarray(layer.getchannel("A")) > 127
+        overlap = int((inside & blocked).sum())
+        if best is None or overlap < best[0]:
+            best = overlap, inside & ~blocked, layer
+        if not overlap:
+            break
+    assert best is not None
+    mask = PILImage.fromarray((best[1] * 255).astype(np.uint8))
+    return PILImage.composite(best[2].convert("RGB"), image, mask), mask
+
+
+def _placements(cut_out: PILImage.Image, size: tuple[int, int], rng: np.random.Generator) -> Iterator[PILImage.Image]:
+    """The cut-out on transparent images of `size`, mirrored in all ways, ever smaller."""
+    flips = [(bool(flip & 1), bool(flip & 2)) for flip in rng.permutation(4)]
+    for shrink, (mirror, flip) in itertools.product(SHRINK, flips):
+        turned = ImageOps.mirror(cut_out) if mirror else cut_out
+        yield _laid(ImageOps.flip(turned) if flip else turned, size, shrink)
+
+
+def _laid(cut_out: PILImage.Image, size: tuple[int, int], shrink: float) -> PILImage.Image:
+    """The cut-out on a transparent image of `size`, at the same distances from the edges, in proportion."""
+    box = cut_out.getchannel("A").point(lambda value: 255 * (value > 127)).getbbox()
+    layer = PILImage.new("RGBA", size)
+    if box is None:
+        return layer
+    scale = shrink * min(size) / min(cut_out.size)
+    patch = cut_out.crop(box)
+    patch = patch.resize(
+        (max(1, min(size[0], round(patch.width * scale))), max(1, min(size[1], round(patch.height * scale))))
+    )
+    room = (cut_out.width - (box[2] - box[0]), cut_out.height - (box[3] - box[1]))
+    where = [round(box[i] / room[i] * (size[i] - patch.size[i])) if room[i] else 0 for i in range(2)]
+    layer.paste(patch, (where[0], where[1]))
+    return layer
+
+
+def _cut_out(where: tuple[str, str | None]) -> PILImage.Image:
+    image, mask = where
+    if mask is None:
+        return open_image(image, "RGBA")
+    cut_out = open_image(image, "RGB").convert("RGBA")
+    cut_out.putalpha(open_image(mask, "L").resize(cut_out.size, PILImage.Resampling.NEAREST))
+    return cut_out
+
+
+def _with_patch(entry: dict[str, Any], donors: list[Any], rng: np.random.Generator) -> dict[str, Any]:
+    name, where = donors[rng.integers(len(donors))]
+    return {**entry, "spurious": 1, "natural": 0, "donor": name, "donor_path": where}
+
+
+def _masks(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
+    """Mask files by the id of their image."""
+    found = {}
+    for path in sorted(folder.glob("*.png")):
+        ending = next(ending for ending in reversed(endings) if path.stem.endswith(ending))
+        found[path.stem.removesuffix(ending)] = str(path)
+    return found

@@ -1,0 +1,11 @@
+"""Figures for evaluation: accuracy per group and class, relevance inside the spurious region, what inserting it does.
+
+One definition of every measure. Group labels are read here.
+"""
+
+from .classes import classification_metrics
+from .explained_test_set import ExplainedImages
+from .relevance import relevance_in_region
+from .worst_group_accuracy.groups import group_metrics
+
+__all__ = ["ExplainedImages", "classification_metrics", "group_metrics", "relevance_in_region"]

@@ -1,0 +1,347 @@
+"""`BaseTrainer`: `transformers.Trainer` for image classifiers, without a way for group labels to get in.
+
+What SCORE and every method that it is compared with share: the columns that training may see, how batches are drawn,
+group metrics in evaluation alone, checkpoints that are loaded strictly, and what is published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from huggingface_hub import CommitInfo, HfApi
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import EvalPrediction, PreTrainedModel, TimmWrapperForImageClassification, Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..data import ImageCollator
+from ..errors import DataError, ModelError
+from ..evaluation import group_metrics
+from ..evaluation.classes import classification_metrics
+from ..files import write_text
+from ..models import base_model_id, checkpoint_state, describe_model
+from ..provenance import provenance
+from .base_config import GROUP_METRICS, BaseConfig
+from .columns import class_labels, column, refuse_groups_in_selection, refuse_groups_in_training
+from .samplers import WeightedSampler
+
+__all__ = ["BaseTrainer", "eval_mode"]
+
+
+class BaseTrainer(Trainer):
+    """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
+
+    Args:
+        model: an image classifier of `transformers`, timm-wrapped ones included.
+        args: [`BaseConfig`].
+        train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others.
+        eval_dataset: the same, or with a `group` column, which adds group metrics to the report. One with a `group`
+            column cannot choose the checkpoint.
+        group_names: names of the group ids, for the report.
+        **kwargs: as for `Trainer`; `processing_class` is the image processor.
+
+    Raises:
+        DataError: a training set with any other column, or an evaluation set with groups that would choose.
+    """
+
+    args: BaseConfig  # type: ignore[assignment]
+    #: How results, plans and tables call the method.
+    name: ClassVar[str] = "erm"
+    title: ClassVar[str] = "ERM"
+    #: Kinds of `hf_score.training.supervision.KINDS` that it is told beyond class labels.
+    supervision_kinds: ClassVar[tuple[str, ...]] = ()
+    #: Where a benchmark starts it: from the model before any training on the data set, or after ERM on it.
+    starts_from: ClassVar[Literal["pretrained", "erm"]] = "pretrained"
+    #: The second model it looks at: ERM's at its end, or after its first epoch.
+    reference: ClassVar[Literal["erm", "early"] | None] = None
+    #: Whether the model between two epochs is one the method could end with.
+    anytime: ClassVar[bool] = True
+    config_class: ClassVar[type[BaseConfig]] = BaseConfig
+    _tag_names: ClassVar[tuple[str, ...]] = ("hf-score", "shortcut-mitigation")
+    #: Whether batches carry `idx`, the stable ids of their images.
+    _batches_with_idx: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        args: BaseConfig | None = None,
+        *,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Any = None,
+        group_names: list[str] | None = None,
+        data_collator: Callable | None = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = classification_metrics,
+        **kwargs: Any,
+    ) -> None:
+        args = self.config_class() if args is None else args
+        refuse_groups_in_training(train_dataset)
+        refuse_groups_in_selection(eval_dataset, args)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=data_collator or ImageCollator(processing_class, with_idx=self._batches_with_idx),
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        if isinstance(self.model, PreTrainedModel):
+            self.model.add_model_tags(list(self._tag_names))
+        self.group_names = group_names
+        self.results: dict[str, Any] | None = None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """`Trainer.compute_loss`, after `prepare_for_training`."""
+        if model.training:
+            self.prepare_for_training(model)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def prepare_for_training(self, model: nn.Module) -> None:
+        """BatchNorm in eval mode where asked: here, because `training_step` has just switched all to train mode."""
+        if self.args.freeze_batch_norm:
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _batch_mean(self, loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """A mean over a micro-batch, as `training_step` expects it: divided by the accumulation steps only where the
+        base loss is too."""
+        scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
+        if scaled is None:
+            scaled = (
+                self.model_accepts_loss_kwargs and num_items_in_batch is not None
+            ) or self.compute_loss_func is not None
+        return loss / self.current_gradient_accumulation_steps if scaled else loss
+
+    def sample_weights(self) -> Tensor | None:
+        """(N,): how often each training image is drawn, in proportion; None for every image once per epoch."""
+        if not self.args.class_balanced:
+            return None
+        labels = class_labels(self.train_dataset)
+        if labels is None:
+            raise DataError("class_balanced needs a training set with a label column: give one, or leave it off.")
+        classes = torch.as_tensor(labels)
+        return 1.0 / torch.bincount(classes).double()[classes]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Draw by `sample_weights`."""
+        weights = self.sample_weights()
+        if weights is None:
+            return super()._get_train_sampler(train_dataset)
+        return WeightedSampler(weights, seed=self.args.seed if self.args.data_seed is None else self.args.data_seed)
+
+    # ---- Evaluation: group labels are read here, after the predictions are made, and nowhere else ----
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Add group metrics where the data set has a `group` column, the label-free `selection` where it has none."""
+        groups = column(dataloader.dataset, "group")
+        if groups is not None:
+            kwargs["prediction_loss_only"] = False
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        assert output.metrics is not None
+        if groups is None:
+            selection = self.selection_metrics(output.metrics.get(f"{prefix}_worst_class_accuracy"))
+            output.metrics.update({f"{prefix}_{name}": value for name, value in selection.items()})
+            return output
+        names = self.group_names or [str(g) for g in range(max(groups) + 1)]
+        predicted = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+        metrics = group_metrics(
+            np.asarray(predicted).argmax(-1), np.asarray(output.label_ids), np.asarray(groups), group_names=names
+        )
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                output.metrics[f"{prefix}_{name}"] = value
+        return output
+
+    def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
+        """What a checkpoint may be chosen by without group labels: `selection`, here the worst class's accuracy."""
+        return {} if worst_class_accuracy is None else {"selection": worst_class_accuracy}
+
+    # ---- Checkpoints ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load strictly: the base class loses renamed ViT keys silently (transformers#43701, #48805)."""
+        if self._is_plain_checkpoint(resume_from_checkpoint):
+            self._load_strictly(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """Load strictly, for the same reason."""
+        best = self.state.best_model_checkpoint
+        if best is not None and self._is_plain_checkpoint(best):
+            self._load_strictly(best)
+        else:
+            super()._load_best_model()
+
+    def _is_plain_checkpoint(self, folder: str) -> bool:
+        sharded_training = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        plain = isinstance(self.model, PreTrainedModel) and (Path(folder) / "config.json").is_file()
+        return plain and not sharded_training
+
+    def _load_strictly(self, folder: str) -> None:
+        assert isinstance(self.model, PreTrainedModel)
+        load: Any = type(self.model).from_pretrained
+        loaded, info = load(folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True)
+        if info["missing_keys"] or info["mismatched_keys"]:
+            lost = sorted(info["missing_keys"])[:3] or sorted(map(str, info["mismatched_keys"]))[:3]
+            raise ModelError(f"checkpoint {folder} does not hold {lost}: it is not a checkpoint of this model.")
+        self.model.load_state_dict(loaded.state_dict(), strict=True)
+
+    # ---- Publishing ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save a timm model by timm's names, and leave no pickle beside the weights: `training_args.bin` holds local
+        paths, and nobody should load it."""
+        if isinstance(self.model, TimmWrapperForImageClassification):
+            state_dict = checkpoint_state(self.model, state_dict)
+        super()._save(output_dir, state_dict=state_dict)
+        if self.args.should_save:
+            (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write hf-score's card in place of the base class's draft, from `results` or from what this trainer knows.
+
+        Of the arguments `license`, `tags`, `model_name`, `finetuned_from` and `dataset` are used.
+        """
+        if not self.is_world_process_zero():
+            return
+        from ..report import render_model_card  # the report sits above the trainer and is only needed here
+
+        folder = Path(self.args.output_dir or ".")
+        card = render_model_card(
+            self._results(dataset),
+            model_name=model_name or folder.absolute().name,
+            base_model=finetuned_from,
+            license=license,
+            tags=[tags] if isinstance(tags, str) else tags or (),
+            method=self.name,
+        )
+        write_text(folder / "README.md", card)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """`Trainer.init_hf_repo`, with one sentence for what goes wrong."""
+        from ..hub_errors import hub_errors
+
+        with hub_errors(self.args.hub_model_id or Path(self.args.output_dir or ".").absolute().name):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Save, and upload checkpoint, processor, card and `score_report.json` in one commit, and nothing else.
+
+        Args:
+            commit_message, blocking, token, revision, private: as for `Trainer.push_to_hub`.
+            **kwargs: for `create_model_card`.
+
+        Returns:
+            as `Trainer.push_to_hub`: the commit, or its future; None in all processes but the first.
+
+        Raises:
+            HFScoreError: what is wrong, as `hf_score.publishing.push.push_run` says it. The saved files stay.
+        """
+        from ..hub_errors import hub_errors
+        from ..publishing.push import push_checkpoint
+
+        folder = Path(self.args.output_dir or ".")
+        repo_id = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        with hub_errors(repo_id):
+            self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**{"model_name": repo_id.split("/")[-1], **kwargs})
+
+        def push() -> CommitInfo:
+            return push_checkpoint(
+                folder,
+                repo_id,
+                self._results(kwargs.get("dataset")),
+                method=self.name,
+                private=self.args.hub_private_repo if private is None else private,
+                token=token,
+                revision=revision or self.args.hub_revision,
+                commit_message=commit_message or "End of training",
+            )
+
+        return push() if blocking else HfApi().run_as_future(push)
+
+    def _results(self, dataset: str | list[str] | None = None) -> dict[str, Any]:
+        """`results`, or what this trainer knows in their form: one method, one seed, its last evaluation."""
+        if self.results is not None:
+            return self.results
+        from .supervision import in_words  # baselines build on this module
+
+        assert isinstance(self.model, PreTrainedModel)
+        evaluations = [entry for entry in self.state.log_history if "eval_accuracy" in entry]
+        last = evaluations[-1] if evaluations else {}
+        metrics = {name: last[f"eval_{name}"] for name in ("accuracy", *GROUP_METRICS) if f"eval_{name}" in last}
+        runtimes = [entry["train_runtime"] for entry in self.state.log_history if "train_runtime" in entry]
+        run = {"seed": self.args.seed, "metrics": metrics, "train_seconds": sum(runtimes) or None}
+        config = self.model.config
+        started_from = config._name_or_path or ""
+        dataset = dataset[0] if isinstance(dataset, list) and dataset else dataset
+        info = getattr(self.train_dataset, "info", None)
+        return {
+            **provenance(),
+            "model": {
+                "name": Path(started_from).name or type(self.model).__name__,
+                "base_model": base_model_id(started_from),
+                **describe_model(self.model),
+            },
+            "dataset": {
+                "name": dataset or getattr(info, "dataset_name", None) or "data without a name",
+                "split": "evaluation",
+                "class_names": [str(name) for _, name in sorted((config.id2label or {}).items())],
+            },
+            "config": json.loads(json.dumps(self.args.described(), default=str)),
+            "seeds": [self.args.seed],
+            "methods": {
+                self.name: {"label": self.title, "supervision": in_words(self.supervision_kinds), "runs": [run]}
+            },
+        }
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the body; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

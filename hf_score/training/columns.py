@@ -1,0 +1,68 @@
+"""The columns of a data set: which a training set may carry, and how labels are read from whatever holds them.
+
+Here is the wall between group labels and training: `TRAINING_COLUMNS` is a list of what may pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import DataError
+from .base_config import BaseConfig
+
+__all__ = [
+    "TRAINING_COLUMNS",
+    "class_labels",
+    "column",
+    "column_names",
+    "refuse_groups_in_selection",
+    "refuse_groups_in_training",
+]
+
+#: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
+TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
+
+
+def column(dataset: Any, name: str) -> list | None:
+    """The values of a column, or of an item's key, in the data set's order; None where there is none."""
+    if name not in (column_names(dataset) or ()):
+        return None
+    if hasattr(dataset, "column_names"):
+        return list(dataset[name])
+    return [item[name] for item in dataset]
+
+
+def class_labels(dataset: Any) -> list | None:
+    """The class ids of a data set in its order; None where it has no label column that can be read."""
+    return column(dataset, "label") or column(dataset, "labels")
+
+
+def column_names(dataset: Any) -> list[str] | None:
+    """The columns of a data set, or the keys of its first item; None where neither is known."""
+    names = getattr(dataset, "column_names", None)
+    if names is None and dataset is not None and hasattr(dataset, "__getitem__") and len(dataset):
+        first = dataset[0]
+        names = list(first) if isinstance(first, Mapping) else None
+    return names
+
+
+def refuse_groups_in_training(dataset: Any) -> None:
+    extra = sorted(set(column_names(dataset) or ()) - TRAINING_COLUMNS)
+    if extra:
+        raise DataError(
+            f"the training set has the column{'s' if len(extra) > 1 else ''} {', '.join(extra)}: group and attribute "
+            "labels must not reach training, so drop all columns but idx, image and label "
+            "(hf_score.data.load_data(...).train is that view)."
+        )
+
+
+def refuse_groups_in_selection(dataset: Any, args: BaseConfig) -> None:
+    chooses = args.load_best_model_at_end or args.metric_for_best_model is not None
+    datasets = dataset.values() if isinstance(dataset, dict) else [dataset]
+    if chooses and not args.allow_group_oracle and any("group" in (column_names(d) or ()) for d in datasets):
+        raise DataError(
+            "the evaluation set that would choose the checkpoint has a group column, and an average over a set "
+            "balanced by group leaks the groups: choose on data held out from training "
+            "(hf_score.data.load_data(...).held_out), or set allow_group_oracle=True."
+        )

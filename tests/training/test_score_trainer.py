@@ -1,0 +1,403 @@
+"""SCORETrainer against Trainer, against itself (accumulation, processes, resume), and against group labels."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from datasets import Dataset
+from processes import run_as_one_of_two
+from safetensors.torch import load_file, save_file
+from tiny import square_images, square_samples, tiny_processor, tiny_vit
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    Trainer,
+    TrainingArguments,
+)
+
+from hf_score import HFScoreError, SCOREConfig, SCORETrainer
+from hf_score.data import ImageCollator
+from hf_score.errors import DataError, ModelError
+from hf_score.evaluation import group_metrics
+
+
+def config(folder, **fields) -> SCOREConfig:
+    defaults = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "max_steps": 4,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "score_layer": "block1",
+        "score_batch_size": 4,
+        "score_held_out_share": 0.25,
+    }
+    return SCOREConfig(**{**defaults, **fields})
+
+
+def score_trainer(folder, model=None, **fields) -> SCORETrainer:
+    dataset = fields.pop("train_dataset", None) or square_images()
+    arguments = {name: fields.pop(name) for name in ("eval_dataset", "group_names") if name in fields}
+    return SCORETrainer(
+        model=model or tiny_vit(),
+        args=config(folder, **fields),
+        train_dataset=dataset,
+        spurious_samples=square_samples() if fields.get("score_lambda", 1.0) > 0 else None,
+        processing_class=tiny_processor(),
+        **arguments,
+    )
+
+
+def small_resnet(seed: int = 0) -> TimmWrapperForImageClassification:
+    torch.manual_seed(seed)
+    pretrained = timm.get_pretrained_cfg("test_resnet").to_dict()
+    return TimmWrapperForImageClassification(
+        TimmWrapperConfig(architecture="test_resnet", num_labels=2, pretrained_cfg=pretrained)
+    )
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(a: dict, b: dict, **tolerance) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        if tolerance:
+            torch.testing.assert_close(a[name], b[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+        else:
+            assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("make_model", [lambda: tiny_vit(hidden_dropout_prob=0.1), small_resnet])
+def test_lambda_zero_is_bit_identical_to_trainer(tmp_path, make_model):
+    ours = score_trainer(tmp_path / "a", model=make_model(), score_lambda=0.0, gradient_accumulation_steps=2)
+    ours.train()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "b"),
+        use_cpu=True,
+        max_steps=4,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-3,
+        save_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        logging_steps=1,
+    )
+    base = Trainer(
+        model=make_model(), args=arguments, train_dataset=square_images(), data_collator=ImageCollator(None)
+    )
+    base.train()
+    assert_same(weights(ours.model), weights(base.model))
+    losses = [[e["loss"] for e in t.state.log_history if "loss" in e] for t in (ours, base)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("swap", [0.0, 1.0])
+@pytest.mark.parametrize("penalised", ["difference", "activation"])
+def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap, penalised):
+    """SGD, because Adam divides by gradients that are nearly zero and so magnifies rounding."""
+    results = []
+    for size, steps in ((8, 1), (4, 2)):
+        trainer = score_trainer(
+            tmp_path / f"{steps}",
+            optim="sgd",
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            score_swap_weight=swap,
+            score_penalised=penalised,
+        )
+        trainer.train()
+        results.append(weights(trainer.model))
+    assert_same(*results, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reading", ["channel", "spatial"])
+@pytest.mark.parametrize("penalised", ["activation", "contribution"])
+def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, reading, penalised):
+    trainer = score_trainer(
+        tmp_path,
+        score_reading=reading,
+        score_penalised=penalised,
+        class_balanced=False,
+        score_batch_size=6,
+        score_refresh_steps=0,
+        max_steps=12,
+        score_lambda=3.0,
+    )
+    trainer.train()
+    penalties = [entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry]
+    assert penalties[0] == pytest.approx(1.0, abs=1e-3)  # 8 samples, 2 held out: one step sees the other 6
+    assert 0 <= penalties[-1] < 0.9
+    assert min(penalties) >= 0
+
+
+def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
+    trainer = score_trainer(tmp_path, eval_dataset=square_images(seed=3), max_steps=30, learning_rate=3e-3)
+    before = trainer.evaluate()
+    trainer.train()
+    penalties = [entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry]
+    after = trainer.evaluate()
+    assert 0.3 < penalties[0] < 3  # other pairs of samples and hosts than those that the scale comes from
+    assert before["eval_reliance"] == 1 and after["eval_reliance"] < 0.3
+    assert np.mean(penalties[-5:]) < 0.5 * penalties[0]
+    estimates = after["eval_worst_class_accuracy"], after["eval_counterfactual_accuracy"]
+    assert after["eval_selection"] == min(estimates)
+
+
+def first_batch(trainer) -> torch.Tensor:
+    """What the model is shown first while it trains, of as many images as a batch has."""
+    shown = []
+
+    def note(module, args, kwargs) -> None:
+        if module.training and len(kwargs["pixel_values"]) == trainer.args.per_device_train_batch_size:
+            shown.append(kwargs["pixel_values"].clone())
+
+    with trainer.model.register_forward_pre_hook(note, with_kwargs=True):
+        trainer.train()
+    return shown[0]
+
+
+def test_training_images_take_a_region_from_their_own_class_where_copies_are_made(tmp_path):
+    def batch(**fields):
+        return first_batch(score_trainer(tmp_path, max_steps=1, **fields))
+
+    exchanged, plain = batch(), batch(score_own_class_exchange=False)
+    inside = square_samples().masks.any(dim=0)
+    assert torch.equal(exchanged[:, :, ~inside], plain[:, :, ~inside])
+    assert (exchanged != plain)[:, :, inside].flatten(1).any(dim=1).float().mean() > 0.5
+    assert torch.equal(batch(score_penalised="activation", score_swap_weight=0.0), plain)
+
+
+def test_masks_of_all_but_the_object_leave_training_images_as_they_are(tmp_path):
+    def batch(**fields):
+        trainer = score_trainer(tmp_path, max_steps=1, **fields)
+        trainer.spurious_samples.masks.logical_not_()
+        return first_batch(trainer)
+
+    assert torch.equal(batch(), batch(score_own_class_exchange=False))
+
+
+@pytest.mark.parametrize("penalised", ["difference", "activation"])
+def test_a_sample_without_weight_is_not_penalised(tmp_path, penalised):
+    """Weights multiply λ: with all of them doubled the penalty is twice as large, with all of them 0 there is none."""
+    penalties = {}
+    for weight in (0.0, 1.0, 2.0):
+        trainer = score_trainer(tmp_path, score_penalised=penalised, score_swap_weight=0.0, max_steps=1)
+        trainer.spurious_samples.weights.fill_(weight)
+        trainer.train()
+        penalties[weight] = trainer.state.log_history[0]["penalty"]
+    assert penalties[0.0] == 0.0
+    assert penalties[1.0] > 0.5
+    assert penalties[2.0] == pytest.approx(2 * penalties[1.0], rel=1e-5)
+
+
+def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
+    trainer = score_trainer(tmp_path, score_swap_weight=0.0, score_penalised="activation")
+    trainer.current_gradient_accumulation_steps = 1
+    penalty, swapped = trainer._penalty(0)
+    penalty.backward()
+    touched = {name for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert swapped == 0
+    assert any(".0." in name for name in touched) and any(".1." in name for name in touched)
+    assert not any(".2." in name or name.startswith("classifier") for name in touched), touched
+
+
+def test_no_hook_and_no_forward_stays_on_the_model(tmp_path):
+    trainer = score_trainer(tmp_path)
+    before = {name: dict(m._forward_hooks) for name, m in trainer.model.named_modules()}
+    trainer.train()
+    assert {name: dict(m._forward_hooks) for name, m in trainer.model.named_modules()} == before
+
+
+@pytest.mark.parametrize("penalty", [{}, {"score_refresh_steps": 0}, {"score_refresh_steps": 3}])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, penalty):
+    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, **penalty}
+    if penalty:
+        fields["score_penalised"] = "activation"
+    whole = score_trainer(tmp_path / "whole", **fields)
+    whole.train()
+    again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert_same(weights(again.model), weights(whole.model))
+
+
+def test_resuming_without_the_shortcut_relevance_is_refused(tmp_path):
+    fields = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    score_trainer(tmp_path, **fields).train()
+    (tmp_path / "checkpoint-2" / "score_state.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"score_state\.safetensors is missing"):
+        score_trainer(tmp_path, **fields).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_load_best_gives_the_weights_of_the_best_checkpoint(tmp_path):
+    trainer = score_trainer(
+        tmp_path,
+        eval_dataset=square_images(seed=3),
+        save_strategy="steps",
+        save_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="selection",
+        greater_is_better=True,
+    )
+    trainer.train()
+    scores = [e["eval_selection"] for e in trainer.state.log_history if "eval_selection" in e]
+    assert len(scores) == 4 and trainer.state.best_metric == max(scores)
+    saved = AutoModelForImageClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    assert_same(weights(trainer.model), weights(saved))
+
+
+def test_batch_norm_statistics_stay_while_the_penalty_is_on(tmp_path):
+    def statistics(model):
+        return {k: v for k, v in weights(model).items() if "running" in k}
+
+    start = statistics(small_resnet())
+    frozen = score_trainer(tmp_path / "a", model=small_resnet(), score_layer="stage2")
+    frozen.train()
+    assert_same(statistics(frozen.model), start)
+    free = score_trainer(tmp_path / "b", model=small_resnet(), score_layer="stage2", freeze_batch_norm=False)
+    free.train()
+    assert any(not torch.equal(value, start[name]) for name, value in statistics(free.model).items())
+
+
+def test_bf16_trains_and_explains_in_float32(tmp_path):
+    trainer = score_trainer(tmp_path, bf16=True, score_penalised="activation")
+    trainer.train()
+    assert trainer._relevance.dtype == torch.float32
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains(tmp_path):
+    trainer = score_trainer(tmp_path, torch_compile=True)
+    trainer.train()
+    assert trainer.state.global_step == 4
+
+
+# ---- Group labels have no way in ----
+
+
+def with_column(name: str) -> Dataset:
+    images = square_images(8)
+    columns = {"pixel_values": images.pixel_values.tolist(), "label": images.labels.tolist(), name: [0, 1] * 4}
+    return Dataset.from_dict(columns)
+
+
+@pytest.mark.parametrize("column", ["group", "spurious", "place", "any_attribute"])
+def test_a_training_set_with_a_group_or_attribute_is_refused(tmp_path, column):
+    with pytest.raises(DataError, match=f"column {column}"):
+        score_trainer(tmp_path, train_dataset=with_column(column))
+
+
+@pytest.mark.parametrize("metric", ["worst_group_accuracy", "eval_mean_group_accuracy", "eval_weighted_accuracy"])
+def test_a_group_metric_cannot_choose_the_checkpoint(tmp_path, metric):
+    with pytest.raises(HFScoreError, match="needs group labels"):
+        config(tmp_path, metric_for_best_model=metric)
+    assert config(tmp_path, metric_for_best_model=metric, allow_group_oracle=True).metric_for_best_model == metric
+
+
+def test_a_set_balanced_by_group_cannot_choose_the_checkpoint(tmp_path):
+    choosing = {
+        "save_strategy": "steps",
+        "eval_strategy": "steps",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "accuracy",
+        "eval_dataset": with_column("group"),
+    }
+    with pytest.raises(DataError, match="leaks the groups"):
+        score_trainer(tmp_path, **choosing)
+    score_trainer(tmp_path, **choosing, allow_group_oracle=True)
+
+
+def test_evaluating_a_set_with_groups_adds_group_metrics(tmp_path):
+    dataset = with_column("group")
+    trainer = score_trainer(tmp_path, eval_dataset=dataset, group_names=["without", "with"])
+    metrics = trainer.evaluate()
+    logits = trainer.predict(dataset).predictions
+    expected = group_metrics(
+        logits.argmax(-1), np.array(dataset["label"]), np.array(dataset["group"]), group_names=["without", "with"]
+    )
+    assert metrics["eval_worst_group_accuracy"] == expected["worst_group_accuracy"]
+    assert "eval_selection" not in metrics  # a set with groups offers nothing to choose by
+
+
+def test_a_token_in_the_arguments_is_refused(tmp_path):
+    with pytest.raises(HFScoreError, match="HF_TOKEN"):
+        config(tmp_path, hub_token="hf_secret")
+
+
+def test_controls_of_the_neurons_without_a_penalty_on_them_are_refused(tmp_path):
+    with pytest.raises(HFScoreError, match="controls of the penalty on neurons"):
+        config(tmp_path, score_random_neurons=True)
+
+
+def test_a_training_set_of_one_class_is_refused(tmp_path):
+    images = square_images()
+    images = type(images)(images.pixel_values, torch.ones_like(images.labels), images.idx)
+    with pytest.raises(HFScoreError, match="one class"):
+        score_trainer(tmp_path, train_dataset=images).train()
+
+
+def test_a_penalty_without_samples_is_refused(tmp_path):
+    with pytest.raises(HFScoreError, match="no spurious-positive samples"):
+        SCORETrainer(model=tiny_vit(), args=config(tmp_path), train_dataset=square_images())
+
+
+# ---- Classes and processes ----
+
+
+def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
+    images = square_images(400)
+    rare = torch.arange(400) < 40
+    images = type(images)(images.pixel_values[:, :, :4, :4], rare.long(), images.idx)
+    trainer = score_trainer(tmp_path, train_dataset=images, class_balanced=True, score_lambda=0.0)
+    loader = trainer.get_train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append(torch.cat([batch["labels"] for batch in loader]))
+    assert all(len(labels) == 400 and 0.42 < labels.float().mean() < 0.58 for labels in epochs)
+    assert not torch.equal(*epochs)
+
+
+PENALISED = ("difference", "activation")
+
+
+def train_on_a_global_batch_of_eight(folder, processes):
+    """Leaves the weights after three steps and the number of rows it predicts, for either penalty."""
+    for penalised in PENALISED:
+        trainer = score_trainer(
+            folder, optim="sgd", per_device_train_batch_size=8 // processes, max_steps=3, score_penalised=penalised
+        )
+        assert trainer.accelerator.num_processes == processes
+        trainer.train()
+        rows = len(trainer.predict(trainer.train_dataset).predictions)
+        found = {name: value.contiguous() for name, value in weights(trainer.model).items()}
+        save_file({**found, "rows": torch.tensor(rows)}, folder / f"{penalised}.safetensors")
+
+
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
+    folders = [tmp_path / name for name in ("first", "second", "one")]
+    for folder in folders:
+        folder.mkdir()
+    run_as_one_of_two(train_on_a_global_batch_of_eight, lambda rank: (folders[rank], 2))
+    train_on_a_global_batch_of_eight(folders[2], 1)
+    for penalised in PENALISED:
+        first, second, one = (load_file(folder / f"{penalised}.safetensors") for folder in folders)
+        assert one["rows"] == 32
+        assert_same(one, first, rtol=1e-4, atol=1e-6)
+        assert_same(one, second, rtol=1e-4, atol=1e-6)
+
+
+def test_training_arguments_survive_json(tmp_path):
+    fields = config(tmp_path).own_fields()
+    assert json.loads(json.dumps(fields)) == fields and fields["score_lambda"] == 3.0
