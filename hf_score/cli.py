@@ -130,10 +130,10 @@ def _families(words: list[str]) -> None:
 
 
 def _benchmarks(words: list[str]) -> None:
-    from .data import list_benchmarks
+    from .data import list_datasets
     from .data.registry.build import describe, registered
 
-    for benchmark in [registered(word) for word in words] or list_benchmarks():
+    for benchmark in [registered(word) for word in words] or list_datasets():
         print(describe(benchmark) if words else f"{benchmark.name}\n    {benchmark.description}")
 
 
@@ -239,13 +239,13 @@ def _bench(words: list[str]) -> None:
         parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
     options = parser.parse_args(words)
-    from .bench import Plan, Store, run_plan, write_tables
+    from .bench import Plan, RowFile, run_plan, write_tables
 
     if options.data:
         os.environ["DATA"] = str(Path(options.data).resolve())
     plan, rows = Plan(options.plan), options.rows or options.plan.with_suffix(".parquet")
     if options.tables:
-        print(write_tables(plan, Store(rows), options.tables))
+        print(write_tables(plan, RowFile(rows), options.tables))
         return
     keys = {"sets": "set", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
     only = {key: getattr(options, name).split(",") for name, key in keys.items() if getattr(options, name)}

@@ -22,12 +22,12 @@ from .files import write_json
 __all__ = [
     "PACKAGES",
     "RESULTS_SCHEMA",
-    "MadeWith",
+    "Manifest",
     "command",
     "git_commit",
     "hardware",
-    "plain",
     "provenance",
+    "to_jsonable",
     "versions",
 ]
 
@@ -80,12 +80,12 @@ def git_commit() -> str | None:
     return found.stdout.strip()
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def to_jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON knows them: what it does not know becomes text."""
     return json.loads(json.dumps(settings, default=str))
 
 
-class MadeWith:
+class Manifest:
     """What each part of a folder was made with, so that what other settings made never passes for theirs.
 
     Args:
@@ -99,9 +99,9 @@ class MadeWith:
     def _read(self) -> dict[str, dict[str, Any]]:
         return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
 
-    def add(self, part: str, settings: Mapping[str, Any]) -> None:
+    def record(self, part: str, settings: Mapping[str, Any]) -> None:
         """Write down what a part is made with."""
-        write_json(self._path, {**self._read(), part: plain(settings)})
+        write_json(self._path, {**self._read(), part: to_jsonable(settings)})
 
     def check(self, part: str, settings: Mapping[str, Any]) -> None:
         """Settings that are not written down, an older version's for example, are taken to be the same.
@@ -109,7 +109,7 @@ class MadeWith:
         Raises:
             HFScoreError: the part was made with other settings than these.
         """
-        before, now = self._read().get(part, {}), plain(settings)
+        before, now = self._read().get(part, {}), to_jsonable(settings)
         for name in before:
             if name in now and before[name] != now[name]:
                 raise HFScoreError(

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_score.data import list_benchmarks, load_data
+from hf_score.data import list_datasets, load_data
 
 
 def test_a_hub_data_set_is_the_same_as_its_files(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     from hub_server import HubServer
 
-    source = Path(next(b.path for b in list_benchmarks() if b.name == "fashion_patch"))
+    source = Path(next(b.path for b in list_datasets() if b.name == "fashion_patch"))
     (tmp_path / "repo" / "data").mkdir(parents=True)
     for split, name in {"train": "train", "validation": "valid", "test": "test"}.items():
         shutil.copy(source / f"{split}.parquet", tmp_path / "repo" / "data" / f"{name}-00000-of-00001.parquet")

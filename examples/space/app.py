@@ -18,7 +18,7 @@ from transformers import pipeline
 
 try:  # without hf-score the models still classify
     from hf_score.attribution import Explainer
-    from hf_score.data import viewable
+    from hf_score.data import to_uint8
     from hf_score.errors import HFScoreError
     from hf_score.report.figures import overlay
 except ImportError as error:
@@ -71,7 +71,7 @@ class Classifier:
         with Explainer(self.pipe.model) as explainer:
             targets = [self.label2id[label] for label in labels]
             relevance: Any = explainer.explain(pixel_values, targets).relevance
-        seen = viewable(pixel_values, self.pipe.image_processor)
+        seen = to_uint8(pixel_values, self.pipe.image_processor)
         return [overlay(picture, heatmap) for picture, heatmap in zip(seen, relevance.cpu().numpy(), strict=True)]
 
 

@@ -4,7 +4,7 @@
 `SCORETrainer` and `SCOREConfig`, the same data.
 """
 
-from ..training.supervision import KINDS, Supervision
+from ..training.supervision import SUPERVISION_KINDS, Supervision
 from .afr import AFRConfig, AFRTrainer
 from .base import BaselineConfig, BaselineTrainer
 from .cdep import CDEPConfig, CDEPTrainer
@@ -25,7 +25,7 @@ from .subsampling import SubsamplingTrainer
 
 __all__ = [
     "BASELINES",
-    "KINDS",
+    "SUPERVISION_KINDS",
     "AFRConfig",
     "AFRTrainer",
     "BaselineConfig",

@@ -29,10 +29,10 @@ class BaselineTrainer(BaseTrainer):
     """A method that SCORE is compared with.
 
     Args:
-        model: where the method starts: the pretrained model with a new head, or the ERM model, as `starts_from` says.
+        model: where it starts, as `initial_model` says: the pretrained model with a new head, or the ERM model.
         args: the method's configuration.
         supervision: what the method is told beyond class labels. It can read the kinds that it declares, no others.
-        reference_model: the second model that some methods look at, as `reference` says; never trained.
+        reference_model: the second model that some methods look at, as `second_model` says; never trained.
         **kwargs: as for [`BaseTrainer`].
 
     Raises:
@@ -55,10 +55,12 @@ class BaselineTrainer(BaseTrainer):
         **kwargs: Any,
     ) -> None:
         self.supervision = (supervision or Supervision()).declared_by(self.title, self.supervision_kinds)
-        if self.reference is not None and reference_model is None:
-            raise SupervisionError(f"{self.title} looks at a second model ({self.reference}): give reference_model.")
+        if self.second_model is not None and reference_model is None:
+            raise SupervisionError(
+                f"{self.title} looks at a second model ({self.second_model}): give reference_model."
+            )
         super().__init__(model, args, **kwargs)
-        self.reference_model = reference_model if self.reference is not None else None
+        self.reference_model = reference_model if self.second_model is not None else None
         if self.reference_model is not None:
             self.reference_model.to(self.args.device).eval().requires_grad_(False)  # type: ignore[arg-type]
 

@@ -45,7 +45,7 @@ class CnCTrainer(BaselineTrainer):
     name = "cnc"
     title = "CnC"
     paper = "Zhang et al., 2022, arXiv 2203.01517"
-    reference = "early"
+    second_model = "early"
     config_class = CnCConfig
     args: CnCConfig  # type: ignore[assignment]
 

@@ -24,4 +24,4 @@ class ContinuedERMTrainer(ERMTrainer):
 
     name = "continued_erm"
     title = "continued ERM"
-    starts_from = "erm"
+    initial_model = "erm"

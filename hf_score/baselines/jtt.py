@@ -40,7 +40,7 @@ class JTTTrainer(BaselineTrainer):
     name = "jtt"
     title = "JTT"
     paper = "Liu et al., 2021, arXiv 2107.09044"
-    reference = "early"
+    second_model = "early"
     config_class = JTTConfig
     args: JTTConfig  # type: ignore[assignment]
 

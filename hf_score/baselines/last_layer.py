@@ -20,8 +20,8 @@ __all__ = ["CBLLRConfig", "CBLLRTrainer", "LastLayerTrainer", "class_balance", "
 class LastLayerTrainer(BaselineTrainer):
     """A method that replaces the linear head of the ERM model and leaves the rest as it is."""
 
-    starts_from = "erm"
-    anytime = False
+    initial_model = "erm"
+    has_epochs = False
 
     def new_head(self) -> tuple[Tensor, Tensor]:
         """The weight (K, D) and bias (K,) to put in place of the head's."""

@@ -45,7 +45,7 @@ class MaskTuneTrainer(BaselineTrainer):
     name = "masktune"
     title = "MaskTune"
     paper = "Taghanaki et al., 2022, arXiv 2210.00055"
-    starts_from = "erm"
+    initial_model = "erm"
     config_class = MaskTuneConfig
     args: MaskTuneConfig  # type: ignore[assignment]
 

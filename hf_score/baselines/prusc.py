@@ -57,8 +57,8 @@ class PruSCTrainer(BaselineTrainer):
     name = "prusc"
     title = "PruSC"
     paper = "Le, Schlötterer, Seifert, 2024, arXiv 2407.14974"
-    starts_from = "erm"
-    anytime = False
+    initial_model = "erm"
+    has_epochs = False
     config_class = PruSCConfig
     args: PruSCConfig  # type: ignore[assignment]
 

@@ -51,7 +51,7 @@ class RRClArCTrainer(BaselineTrainer):
     title = "RR-ClArC"
     paper = "Dreyer et al., 2024, arXiv 2308.09437"
     supervision_kinds = ("train_groups",)
-    starts_from = "erm"
+    initial_model = "erm"
     config_class = RRClArCConfig
     args: RRClArCConfig  # type: ignore[assignment]
 

@@ -25,7 +25,7 @@ class RegionTrainer(BaselineTrainer):
     """
 
     supervision_kinds = ("regions",)
-    starts_from = "erm"
+    initial_model = "erm"
     #: At most so many images a step are penalised, and as many measure P₀ in each of four batches.
     batch_size = 16
 

@@ -44,7 +44,7 @@ class SELFTrainer(LastLayerTrainer):
     name = "self"
     title = "SELF"
     paper = "LaBonte et al., 2023, arXiv 2309.08534"
-    reference = "early"
+    second_model = "early"
     config_class = SELFConfig
     args: SELFConfig  # type: ignore[assignment]
 

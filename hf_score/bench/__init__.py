@@ -7,16 +7,16 @@ from pathlib import Path
 
 from ..errors import HFScoreError
 from ..files import write_bytes, write_text
-from .methods import METHODS, find_method
+from .methods import TRAINERS, find_method
 from .plan import Cell, Plan
-from .rows import Store, rows_of
+from .rows import RowFile, rows_of
 from .runner import run_plan
-from .tables import document
+from .tables import render_tables
 
-__all__ = ["METHODS", "Cell", "Plan", "Store", "find_method", "rows_of", "run_plan", "write_tables"]
+__all__ = ["TRAINERS", "Cell", "Plan", "RowFile", "find_method", "rows_of", "run_plan", "write_tables"]
 
 
-def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
+def write_tables(plan: Plan, store: RowFile, folder: str | Path) -> Path:
     """Write `tables.md`, `tables.tex` and the plots of a plan's rows into a folder, and return it.
 
     Rows of runs that the plan no longer has stay in the file and out of the tables; what a run is called, the plan
@@ -44,6 +44,6 @@ def write_tables(plan: Plan, store: Store, folder: str | Path) -> Path:
     heading = (
         f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
     )
-    write_text(folder / "tables.md", "\n".join([heading, *pictures, document(plan, rows)]))
-    write_text(folder / "tables.tex", document(plan, rows, form="latex"))
+    write_text(folder / "tables.md", "\n".join([heading, *pictures, render_tables(plan, rows)]))
+    write_text(folder / "tables.tex", render_tables(plan, rows, form="latex"))
     return folder

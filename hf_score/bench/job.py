@@ -133,9 +133,9 @@ class Job:
         group = torch.as_tensor(getattr(self.data, split)["group"][:])
         return GroupedPixels(view.pixel_values, view.labels, view.idx, group)
 
-    def start(self, starts_from: str) -> PreTrainedModel:
+    def start(self, initial_model: str) -> PreTrainedModel:
         """A fresh copy of the `"pretrained"`, the `"early"` or the `"erm"` model."""
-        folder = self.folder / starts_from
+        folder = self.folder / initial_model
         if not (folder / "config.json").is_file():
             self._train_erm()
         model = AutoModelForImageClassification.from_pretrained(folder).to(self.device)  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ class Job:
 
     def regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
         """The regions of the spurious attribute in these images, (H, W) from 0 to 1 as the model sees them."""
-        return self.data.regions(split).as_seen(chosen, self.processor)
+        return self.data.regions(split).preprocessed(chosen, self.processor)
 
     @cached_property
     def _test_regions(self) -> list[np.ndarray | None]:
@@ -297,7 +297,7 @@ class Job:
             "image_size": int(self.train.pixel_values.shape[-1]),
             "selection": chosen["selection"],
             **{name: chosen[name] for name in ("epoch", *_MEASURES)},
-            **self.effect(model),
+            **self.region_effects(model),
             "history": json.dumps(watch.rows),
             "settings": cell.settings,
             "wall_seconds": round(time.monotonic() - began, 1),
@@ -310,11 +310,11 @@ class Job:
         trainer_class = cell.trainer_class
         config = self._config(trainer_class.config_class, cell.config)  # first: `tf32` holds for the process from here
         supervision = self.supervision(cell)
-        model = self.start(trainer_class.starts_from)
+        model = self.start(trainer_class.initial_model)
         extra: dict[str, Any] = {}
         if issubclass(trainer_class, BaselineTrainer):
             extra["supervision"] = supervision
-            extra["reference_model"] = self.start(trainer_class.reference) if trainer_class.reference else None
+            extra["reference_model"] = self.start(trainer_class.second_model) if trainer_class.second_model else None
         else:
             extra["spurious_samples"] = supervision.samples
         set_seed(self.seed)
@@ -324,7 +324,7 @@ class Job:
             train_dataset=self.train,
             eval_dataset=self.held_out,
             processing_class=self.processor,
-            callbacks=[watch, _SomeEpochs(self.plan.evaluations if trainer_class.anytime else 0)],
+            callbacks=[watch, _SomeEpochs(self.plan.evaluations if trainer_class.has_epochs else 0)],
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
@@ -355,7 +355,7 @@ class Job:
             "groups": list(metrics["group_accuracy"].values()),
         }
 
-    def effect(self, model: Any) -> dict[str, float | None]:
+    def region_effects(self, model: Any) -> dict[str, float | None]:
         """What the true region does on test images: its share of the relevance of the image's class, and what
         inserting it into images of another class does to the margin (in logits) and to the decision."""
         nothing = dict.fromkeys(("relevance_in_region", "insertion_effect", "insertion_flips"))

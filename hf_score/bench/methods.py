@@ -9,10 +9,10 @@ from ..errors import HFScoreError
 from ..training.base_trainer import BaseTrainer
 from ..training.score_trainer import SCORETrainer
 
-__all__ = ["METHODS", "find_method"]
+__all__ = ["TRAINERS", "find_method"]
 
 #: name → trainer: the baselines in the order of their supervision, then SCORE.
-METHODS: dict[str, type[BaseTrainer]] = {**BASELINES, SCORETrainer.name: SCORETrainer}
+TRAINERS: dict[str, type[BaseTrainer]] = {**BASELINES, SCORETrainer.name: SCORETrainer}
 
 
 def find_method(name: str) -> type[BaseTrainer]:
@@ -21,8 +21,8 @@ def find_method(name: str) -> type[BaseTrainer]:
     Raises:
         HFScoreError: there is none.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(METHODS)}."
+    if name not in TRAINERS:
+        near = difflib.get_close_matches(name, TRAINERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(TRAINERS)}."
         raise HFScoreError(f"there is no method {name!r}: {hint}")
-    return METHODS[name]
+    return TRAINERS[name]

@@ -54,7 +54,7 @@ class Cell:
     round: int
     ablation: str | None
     """What is varied (`"λ"`, `"control"`), None for a row of the main table."""
-    point: dict[str, Any]
+    grid_point: dict[str, Any]
     """Of a grid."""
     settings: str
     """Everything that decides the outcome, as JSON: what a row is recognised by."""
@@ -158,7 +158,7 @@ class Plan:
         model, data = self.models[model_name], self.sets[set_name]
         name = fields.get("name", trainer_class.name)
         own = [fields.get("by_model", {}).get(model_name, {}), fields.get("by_set", {}).get(set_name, {})]
-        schedule = model["erm"] if trainer_class.starts_from == "pretrained" else model["finetune"]
+        schedule = model["erm"] if trainer_class.initial_model == "pretrained" else model["finetune"]
         config = {**schedule, **fields.get("config", {}), **point}
         of_set = data.get("by_model", {}).get(model_name, {})
         samples = {**data.get("samples", {}), **of_set, **fields.get("samples", {})}
@@ -190,7 +190,7 @@ class Plan:
             samples=samples,
             round=fields.get("round", 1),
             ablation=fields.get("ablation"),
-            point=point,
+            grid_point=point,
             settings=json.dumps(decides, sort_keys=True),
         )
 

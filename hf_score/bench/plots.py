@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..baselines import KINDS
+from ..baselines import SUPERVISION_KINDS
 from ..training.score_config import SCOREConfig
 from .plan import Plan
 from .tables import chosen_runs, ordered_names
@@ -50,8 +50,8 @@ def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
 
 def _level(kinds: str) -> str:
     """The strongest of what a method is told, in words."""
-    words = list(KINDS.values())
-    told = [list(KINDS).index(kind) for kind in kinds.split(",") if kind]
+    words = list(SUPERVISION_KINDS.values())
+    told = [list(SUPERVISION_KINDS).index(kind) for kind in kinds.split(",") if kind]
     return words[max(told)] if told else "class labels alone"
 
 

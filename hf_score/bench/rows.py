@@ -13,10 +13,10 @@ from ..errors import HFScoreError, first_line
 from ..files import write_bytes
 from .plan import Cell, Plan
 
-__all__ = ["Store", "best_evaluation", "rows_of"]
+__all__ = ["RowFile", "best_evaluation", "rows_of"]
 
 
-class Store:
+class RowFile:
     """A parquet file of rows; `key` says which run a row is of.
 
     Args:
@@ -51,7 +51,7 @@ class Store:
         write_bytes(self.path, buffer.getvalue())
 
 
-def rows_of(plan: Plan, store: Store) -> pd.DataFrame:
+def rows_of(plan: Plan, store: RowFile) -> pd.DataFrame:
     """A row for each of the plan's cells that has been run, under the name, title and kind of ablation in the plan.
 
     A grid is left out for a seed that lacks one of its points: there is nothing to choose from yet.

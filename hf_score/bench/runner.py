@@ -18,7 +18,7 @@ import torch
 from ..errors import HFScoreError
 from .job import Job
 from .plan import Cell, Plan
-from .rows import Store
+from .rows import RowFile
 
 __all__ = ["run_plan"]
 
@@ -30,7 +30,7 @@ def run_plan(
     cache: str | Path,
     workers: int = 1,
     only: Mapping[str, list[str]] | None = None,
-) -> Store:
+) -> RowFile:
     """Run every cell of a plan that has no row yet.
 
     A cell that fails is reported and tried again the next time; the others go on. Stopping loses the cells that are
@@ -48,7 +48,7 @@ def run_plan(
     """
     if workers < 1:
         raise HFScoreError(f"{workers} workers run nothing: give at least 1.")
-    store = Store(rows)
+    store = RowFile(rows)
     keys = store.keys
     missing = list({cell.key: cell for cell in plan.cells(only) if cell.key not in keys}.values())
     total, done, failed = len(missing), 0, []
@@ -56,7 +56,7 @@ def run_plan(
     began = time.monotonic()
     for cell, row, problem in _outcomes(plan, missing, Path(cache), workers):
         done += 1
-        point = "".join(f", {name} {value}" for name, value in cell.point.items() if value is not None)
+        point = "".join(f", {name} {value}" for name, value in cell.grid_point.items() if value is not None)
         where = f"[{done}/{total}] {cell.set}, {cell.model}, seed {cell.seed}, {cell.title}{point}"
         if row is None:
             failed.append(where)

@@ -8,12 +8,12 @@ from typing import Literal
 
 import pandas as pd
 
-from ..baselines import KINDS
+from ..baselines import SUPERVISION_KINDS
 from ..report.summary import spread
 from .plan import Plan
 from .rows import best_evaluation
 
-__all__ = ["chosen_runs", "document", "overview", "set_table"]
+__all__ = ["chosen_runs", "overview", "render_tables", "set_table"]
 
 ORACLE = "†"
 NOTE = (
@@ -39,7 +39,7 @@ def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
     """One row per set, model, method name and seed: of a grid's runs the one a choice takes.
 
     Args:
-        rows: rows of a `Store`.
+        rows: rows of a `RowFile`.
         oracle: choose by the worst group of the validation set instead of the label-free estimate; the measures are
             then those of the evaluation that this takes.
     """
@@ -88,7 +88,7 @@ def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False) -> pd.Data
     return pd.DataFrame(lines)
 
 
-def document(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex"] = "markdown") -> str:
+def render_tables(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex"] = "markdown") -> str:
     """Every table of a plan: the overview, one for each set and model, and the ablations."""
     main, ablations = rows[rows["ablation"].isna()], rows[rows["ablation"].notna()]
     parts = []
@@ -114,7 +114,7 @@ def document(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex
 def ordered_names(plan: Plan, rows: pd.DataFrame) -> list[str]:
     """The method names that have rows: less supervision first, then as in the plan."""
     place = {m.get("name", m["method"]): n for n, m in enumerate(plan.methods)}
-    kinds = list(KINDS)
+    kinds = list(SUPERVISION_KINDS)
     found = rows.drop_duplicates("name")
 
     def order(pair: tuple[str, str]) -> tuple[int, int]:
@@ -130,7 +130,7 @@ def _places(plan: Plan, rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _told(kinds: str) -> str:
-    return " + ".join(KINDS[kind] for kind in kinds.split(",") if kind) or "–"
+    return " + ".join(SUPERVISION_KINDS[kind] for kind in kinds.split(",") if kind) or "–"
 
 
 def _percent(values: pd.Series) -> str:

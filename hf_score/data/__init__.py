@@ -6,10 +6,10 @@ Nothing here knows of models or of explanations.
 """
 
 from .loading import ImageData, dataset_fingerprint, load_data
-from .pixels import ImageCollator, PixelDataset, preprocess, resize_mask, stretched, to_rgb, viewable
+from .pixels import ImageCollator, PixelDataset, preprocess, preprocess_mask, to_model_size, to_rgb, to_uint8
 from .regions import Regions
 from .registry.build import build
-from .registry.specs import Benchmark, list_benchmarks
+from .registry.specs import Benchmark, list_datasets
 from .streaming import stream_train
 
 __all__ = [
@@ -20,12 +20,12 @@ __all__ = [
     "Regions",
     "build",
     "dataset_fingerprint",
-    "list_benchmarks",
+    "list_datasets",
     "load_data",
     "preprocess",
-    "resize_mask",
+    "preprocess_mask",
     "stream_train",
-    "stretched",
+    "to_model_size",
     "to_rgb",
-    "viewable",
+    "to_uint8",
 ]

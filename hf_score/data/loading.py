@@ -92,7 +92,7 @@ def load_data(
     """Load and check a data set.
 
     Args:
-        name_or_path: A registered benchmark (`list_benchmarks`), a folder that `hf-score build` has made, a Hub id, or
+        name_or_path: A registered benchmark (`list_datasets`), a folder that `hf-score build` has made, a Hub id, or
             a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images and
             a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one sub-folder of
             images per class; or the folder holds `train.parquet` and so on. Without a test split the validation split

@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-__all__ = ["ImageCollator", "PixelDataset", "preprocess", "resize_mask", "stretched", "to_rgb", "viewable"]
+__all__ = ["ImageCollator", "PixelDataset", "preprocess", "preprocess_mask", "to_model_size", "to_rgb", "to_uint8"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -81,7 +81,7 @@ class ImageCollator:
         return batch
 
 
-def resize_mask(mask: Image.Image, processor: Any) -> torch.Tensor:
+def preprocess_mask(mask: Image.Image, processor: Any) -> torch.Tensor:
     """A region mask after the resizing and cropping that the processor gives to its image: (H, W), from 0 to 1.
 
     A processor is a black box of resizing, cropping and a scaling of the values. What it makes of an all-black and of
@@ -92,10 +92,10 @@ def resize_mask(mask: Image.Image, processor: Any) -> torch.Tensor:
     return _unscaled(_pixels([mask], processor), processor, mask.size)[0, 0]
 
 
-def viewable(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
+def to_uint8(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
     """What the model sees, to look at: (B, H, W, 3) uint8 of the processed (B, 3, H, W).
 
-    The processor's scaling of the values is undone as in `resize_mask`; without one the batch is stretched.
+    The processor's scaling of the values is undone as in `preprocess_mask`; without one the batch is stretched.
     """
     pixel_values = pixel_values.detach().cpu().float()
     if processor is None:
@@ -106,11 +106,11 @@ def viewable(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
     return (shares * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def stretched(images: np.ndarray, processor: Any) -> torch.Tensor:
+def to_model_size(images: np.ndarray, processor: Any) -> torch.Tensor:
     """Whole images at a model's input size: (B, 3, S, S) of (B, H, W, 3) uint8.
 
     The processor's scaling of the values without its cropping, so that a place in the input is the same place in the
-    image. `viewable` is the way back.
+    image. `to_uint8` is the way back.
     """
     low, high = (_pixels([Image.new("RGB", (64, 64), colour)], processor) for colour in ("black", "white"))
     shares = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 
 from ..errors import DataError, first_line
-from .pixels import resize_mask
+from .pixels import preprocess_mask
 
 __all__ = ["Regions", "find_masks"]
 
@@ -47,10 +47,10 @@ class Regions:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def as_seen(self, indices: Iterable[int], processor: Any) -> list[np.ndarray | None]:
+    def preprocessed(self, indices: Iterable[int], processor: Any) -> list[np.ndarray | None]:
         """The masks of these images as a model sees them, each (H, W) from 0 to 1; None where an image has none."""
         masks = (self(idx) for idx in indices)
-        return [None if mask is None else resize_mask(mask, processor).numpy() for mask in masks]
+        return [None if mask is None else preprocess_mask(mask, processor).numpy() for mask in masks]
 
 
 def find_masks(rows: Dataset, masks: str, *, split: str, folder: Path | None) -> dict[int, str | bytes]:

@@ -16,7 +16,7 @@ from datasets import load_dataset
 
 from ..errors import DataError, first_line
 from ..hub_errors import HUB_ID, hub_problem
-from .registry.specs import Benchmark, Counts, compare_counts, find_benchmark, list_benchmarks
+from .registry.specs import Benchmark, Counts, compare_counts, find_dataset, list_datasets
 
 __all__ = ["RECORD", "Source", "counts_of", "open_builder", "read_source"]
 
@@ -68,7 +68,7 @@ def read_source(
     """
     if data_dir is None and (Path(name) / RECORD).is_file():
         name, data_dir = _record(Path(name))["benchmark"], name
-    benchmark = find_benchmark(name)
+    benchmark = find_dataset(name)
     if data_dir is not None:
         source = _read_data_dir(name, benchmark, Path(data_dir), streaming, official)
     elif benchmark is not None and benchmark.path is None:
@@ -141,7 +141,7 @@ def _read_data_dir(name: str, benchmark: Benchmark | None, data_dir: Path, strea
 def _record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if find_benchmark(record["benchmark"]) is None:
+        if find_dataset(record["benchmark"]) is None:
             raise ValueError(f"there is no benchmark {record['benchmark']!r}")
         return {"benchmark": record["benchmark"], "counts": record["counts"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -154,7 +154,7 @@ def _read_path(path: str, benchmark: Benchmark | None, revision: str | None, str
         splits, folders = _read_folder(Path(path), streaming)
         return Source(splits, "included in hf-score" if benchmark else "local folder", folders, counts=counts)
     if Path(path).exists() or not HUB_ID.fullmatch(path):
-        known = ", ".join(b.name for b in list_benchmarks())
+        known = ", ".join(b.name for b in list_datasets())
         raise DataError(
             f"There is no data folder '{path}'; give an existing folder, a Hub id such as 'user/name', or one of: "
             f"{known}."

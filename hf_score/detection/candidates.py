@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..attribution import Explainer, find_layer
-from ..data import viewable
+from ..data import to_uint8
 from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
@@ -301,7 +301,7 @@ def explain_hits(
             targets = torch.tensor([hit.label for hit in part], device=device)
             original = explainer.explain(pixel_values, targets)
             assert original.relevance is not None
-            images = viewable(pixel_values, processor)
+            images = to_uint8(pixel_values, processor)
             if find_object is None:
                 mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
             else:

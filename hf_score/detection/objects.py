@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Explainer
-from ..data import stretched
+from ..data import to_model_size
 from .masks import relevance_mask
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ObjectFinder:
         found = []
         with Explainer(self.model) as explainer:
             for part in np.array_split(images, max(1, -(-len(images) // self.batch_size))):
-                pixel_values = stretched(part, self.processor).to(device)
+                pixel_values = to_model_size(part, self.processor).to(device)
                 with torch.no_grad():
                     said = self.model(pixel_values=pixel_values).logits.argmax(dim=1)
                 relevance = explainer.explain(pixel_values, said).relevance

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..attribution import Explainer
-from ..data import ImageCollator, ImageData, viewable
+from ..data import ImageCollator, ImageData, to_uint8
 from ..report import heatmap_pairs
 from .relevance import relevance_in_region
 
-__all__ = ["ExplainedImages"]
+__all__ = ["ExplainedTestSet"]
 
 
-class ExplainedImages:
+class ExplainedTestSet:
     """Test images that are explained for one model after the other.
 
     Args:
@@ -85,12 +85,12 @@ class ExplainedImages:
         if self._data.has_regions:
             nothing = np.zeros(heatmaps_before.shape[1:])
             regions = np.stack([nothing if r is None else r for r in self._known(chosen).values()]) > 0.5
-        images = viewable(pixel_values, self._processor)
+        images = to_uint8(pixel_values, self._processor)
         return heatmap_pairs(images, heatmaps_before, heatmaps_after, captions=captions, regions=regions)
 
     def _known(self, indices: Iterable[int]) -> dict[int, np.ndarray | None]:
         indices = list(indices)
-        return dict(zip(indices, self._data.regions("test").as_seen(indices, self._processor), strict=True))
+        return dict(zip(indices, self._data.regions("test").preprocessed(indices, self._processor), strict=True))
 
     def _explain(self, model: Any, chosen: Sequence[int], targets: Sequence[int]) -> tuple[np.ndarray, Tensor]:
         """Heatmaps (n, H, W) of the targets' logits, and the images (n, 3, H, W)."""

@@ -26,9 +26,9 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
 
 from ..attribution import Explainer, find_layer
-from ..data import ImageCollator, ImageData, load_data, preprocess, viewable
+from ..data import ImageCollator, ImageData, load_data, preprocess, to_uint8
 from ..data.exchange import OtherClassPartners
-from ..data.registry.specs import find_benchmark
+from ..data.registry.specs import find_dataset
 from ..detection import (
     Candidates,
     ObjectFinder,
@@ -45,10 +45,10 @@ from ..detection.candidates import explain_hits
 from ..detection.scan import ScanHit
 from ..errors import HFScoreError, SelectionError
 from ..evaluation import group_metrics
-from ..evaluation.explained_test_set import ExplainedImages
+from ..evaluation.explained_test_set import ExplainedTestSet
 from ..files import atomic_folder, write_bytes, write_json, write_text
 from ..models import base_model_id, checkpoint_digest, checkpoint_state, describe_model, load_model
-from ..provenance import MadeWith, plain, provenance
+from ..provenance import Manifest, provenance, to_jsonable
 from ..report import contact_sheet, group_bars, render_model_card, render_table, training_curves, write_report
 from ..report.figures import png_bytes
 from ..training.score_config import SCOREConfig
@@ -166,7 +166,7 @@ class Run:
         self.arguments = arguments
         self.config = config
         self.state = PartialState()
-        self._made_with = MadeWith(self.folder)
+        self._manifest = Manifest(self.folder)
         if data is not None:
             self.data = data
 
@@ -247,16 +247,16 @@ class Run:
         models = dict.fromkeys(METHODS, "config.json")
         for part, file in {"erm": "config.json", "candidates": "candidates.json", **models}.items():
             if (self.folder / part / file).is_file():
-                self._made_with.check(part, self._settings(part))
+                self._manifest.check(part, self._inputs_of(part))
         path = self.folder / "selection.json"
         if (
             path.is_file()
             and not self.arguments.selection
             and Selection.load(path).decided_by in ("oracle", "proposal")
         ):
-            self._made_with.check(path.name, self._settings(path.name))  # of no account once a person has decided
+            self._manifest.check(path.name, self._inputs_of(path.name))  # of no account once a person has decided
 
-    def _settings(self, part: str) -> dict[str, Any]:
+    def _inputs_of(self, part: str) -> dict[str, Any]:
         """What decides a part of the folder."""
 
         def options(of: str) -> dict[str, Any]:
@@ -281,10 +281,10 @@ class Run:
             return "file" if self.arguments.selection else "oracle"
         return self.arguments.decider
 
-    def _note(self, part: str) -> None:
+    def _record(self, part: str) -> None:
         """Write down what a part was made with: before it is there, lest it be there without."""
         if self.state.is_main_process:
-            self._made_with.add(part, self._settings(part))
+            self._manifest.record(part, self._inputs_of(part))
 
     # ---- Steps ----
 
@@ -313,7 +313,7 @@ class Run:
                 )
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer_folder))
                 self._write_history("erm", trainer, **_cost(trainer))
-            self._note("erm")
+            self._record("erm")
             self._save_model(model, folder)
             shutil.rmtree(trainer_folder, ignore_errors=True)
         return self._load(folder)
@@ -332,7 +332,7 @@ class Run:
                 num_workers=self.config.dataloader_num_workers,
             )
             if self.state.is_main_process:
-                self._note("candidates")
+                self._record("candidates")
                 self._with_evidence(candidates, model).save(folder)
                 shutil.rmtree(self.folder / "scan", ignore_errors=True)
                 self._contact_sheets(candidates, None)
@@ -394,7 +394,7 @@ class Run:
         elif decider == "file" and self.arguments.selection:
             selection = decide_by_file(candidates, self.arguments.selection)
         elif decider == "oracle" and self.data.has_regions:
-            regions = self.data.regions("train").as_seen(candidates.idx, self.processor)
+            regions = self.data.regions("train").preprocessed(candidates.idx, self.processor)
             selection = decide_by_oracle(
                 candidates, regions, num_keep=self.arguments.num_keep, threshold=self.arguments.oracle_threshold
             )
@@ -415,7 +415,7 @@ class Run:
             )
         if self.state.is_main_process:
             if decider != "file":
-                self._note("selection.json")
+                self._record("selection.json")
             selection.save(path)
             self._contact_sheets(candidates, selection)
         self.state.wait_for_everyone()
@@ -461,11 +461,11 @@ class Run:
             if chooses:
                 outcome |= {"score_lambda": best[1], "lambda_estimates": estimates}
             self._write_history(method, best[2], **outcome)
-            self._note(method)
+            self._record(method)
             self._save_model(best[2].model, folder)  # type: ignore[arg-type]
             if self.state.is_main_process:
                 shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        self._made_with.check(method, self._settings(method))  # the decisions may have come since `check_parts`
+        self._manifest.check(method, self._inputs_of(method))  # the decisions may have come since `check_parts`
         return self._load(folder)
 
     def evaluate(self) -> dict[str, Any]:
@@ -484,12 +484,12 @@ class Run:
             }
             for key in trained
         }
-        config = plain({**asdict(self.arguments), **self.config.described()})
+        config = to_jsonable({**asdict(self.arguments), **self.config.described()})
         if self.arguments.lambdas:
             del config["score_lambda"]  # each run says which one was chosen
         model = self._start[0]
         data = self.data
-        benchmark = find_benchmark(data.name)
+        benchmark = find_dataset(data.name)
         results = {
             **provenance(),
             "model": {
@@ -519,7 +519,7 @@ class Run:
             "methods": methods,
             "history": histories,
         }
-        self._note("results.json")
+        self._record("results.json")
         if self.state.is_main_process:
             write_json(self.folder / "results.json", results)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -529,7 +529,7 @@ class Run:
     def report(self, results: dict[str, Any] | None = None) -> Path:
         """Pictures and tables in one page that needs nothing else. → `report/index.html`"""
         if results is None:
-            self._made_with.check("results.json", self._settings("results.json"))
+            self._manifest.check("results.json", self._inputs_of("results.json"))
             results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
         figures: dict[str, tuple[Any, str]] = {}
         sheets = self.folder / "contact_sheets"
@@ -638,8 +638,8 @@ class Run:
         return {"metrics": measured, "relevance_in_region": share, "weights_sha256": digest}
 
     @cached_property
-    def _explained(self) -> ExplainedImages:
-        return ExplainedImages(
+    def _explained(self) -> ExplainedTestSet:
+        return ExplainedTestSet(
             self.data,
             self.test_view,
             self.processor,
@@ -655,7 +655,7 @@ class Run:
                 part = candidates.take(np.flatnonzero(candidates.labels == label))
                 pixel_values = self._pixel_values(self.train_view, part.position)
                 sheet = contact_sheet(
-                    viewable(pixel_values, self.processor),
+                    to_uint8(pixel_values, self.processor),
                     part.heatmaps,
                     part.masks,
                     captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(part.idx, part.logits, strict=True)],
@@ -744,7 +744,7 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
         of_seed(seed_config).check_parts()
     first.state.wait_for_everyone()
     if first.state.is_main_process:
-        write_json(folder / "run.json", plain({**asdict(arguments), **config.described()}))
+        write_json(folder / "run.json", to_jsonable({**asdict(arguments), **config.described()}))
     methods = [m for m in METHODS if m != "random_neurons" or config.score_penalised != "difference"]
     if not arguments.controls:
         methods = ["erm", "score"]

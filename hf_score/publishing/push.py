@@ -20,7 +20,7 @@ from ..hub_errors import hub_errors
 from ..models import checkpoint_digest
 from ..report import render_report
 from ..report.card import PICTURES_MARK, PLACEHOLDER_OWNER, eval_results_yaml, picture_markdown, render_model_card
-from ..report.redact import sanitise
+from ..report.redact import redact
 from .guard import check_checkpoint, is_open_licence, refuse_secrets
 
 __all__ = [
@@ -289,7 +289,7 @@ def _finish_card(card: str, repo_id: str, license: str | None, pictures: Mapping
 
 
 def _report(results: Mapping[str, Any]) -> str:
-    return json.dumps(sanitise(results), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(redact(results), indent=2, ensure_ascii=False) + "\n"
 
 
 def _may_publish(results: Mapping[str, Any] | None, wanted: bool | None) -> bool:

@@ -20,13 +20,13 @@ from PIL import Image
 
 from .. import __version__
 from ..data import ImageData, load_data, to_rgb
-from ..data.registry.specs import find_benchmark
+from ..data.registry.specs import find_dataset
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
 from ..files import atomic_folder, write_json, write_text
 from ..hub_errors import HUB_ID
 from ..report.card import TAGS
-from ..report.redact import sanitise
+from ..report.redact import redact
 from ..report.templating import environment
 from .guard import check_checkpoint, is_open_licence
 from .push import push_files
@@ -88,7 +88,7 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
     check_checkpoint(home / "erm")
     dataset = arguments["dataset"]
     settings: dict[str, Any] = {
-        "title": f"Shortcut or not: {sanitise(dataset)}",
+        "title": f"Shortcut or not: {redact(dataset)}",
         "original": "original",
         "debiased": model_id or "debiased",
         "patch": None,
@@ -99,7 +99,7 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         _copy_checkpoint(home / "erm", folder / "original")
         if model_id is None:
             _copy_checkpoint(run_folder / "model", folder / "debiased")
-        benchmark = find_benchmark(dataset)
+        benchmark = find_dataset(dataset)
         if benchmark is not None and is_open_licence(benchmark.licence):
             kept = {name: arguments[name] for name in ("held_out", "drop_minority")}
             data = load_data(dataset, **kept, verify=False)  # the run did

@@ -6,12 +6,12 @@ Everything here is made from the `results.json` dictionary and images already co
 from .card import render_model_card
 from .figures import contact_sheet, group_bars, heatmap_pairs, training_curves
 from .html import render_report, write_report
-from .summary import MethodSummary, Spread, Verdict, judge, render_table, summarise
+from .summary import Conclusion, MethodSummary, Spread, judge, render_table, summarise
 
 __all__ = [
+    "Conclusion",
     "MethodSummary",
     "Spread",
-    "Verdict",
     "contact_sheet",
     "group_bars",
     "heatmap_pairs",

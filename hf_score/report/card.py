@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import HFScoreError
-from .redact import sanitise
+from .redact import redact
 from .summary import judge, render_table
 from .templating import environment, how_decided, which_lambda
 
@@ -74,7 +74,7 @@ def render_model_card(
     Raises:
         HFScoreError: the results hold no run of that method and seed.
     """
-    results = sanitise(dict(results))
+    results = redact(dict(results))
     run = _run_of(results, method, seed)
     model, dataset, config = results["model"], results["dataset"], results.get("config") or {}
     base_model = base_model or model.get("base_model")
@@ -149,7 +149,7 @@ def eval_results_yaml(results: Mapping[str, Any], *, method: str = "score", seed
     Returns:
         YAML; None where the data set is not on the Hub, which this form asks for, or nothing was measured.
     """
-    results = sanitise(dict(results))
+    results = redact(dict(results))
     run, dataset = _run_of(results, method, seed), results["dataset"]
     if not _is_hub_id(dataset["name"]):
         return None

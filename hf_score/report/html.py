@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import HFScoreError
 from ..files import write_text
 from .figures import group_bars, png_bytes, training_curves
-from .redact import sanitise
+from .redact import redact
 from .summary import judge, summarise, table_cells
 from .templating import environment, how_decided, which_lambda
 
@@ -50,7 +50,7 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
     Raises:
         HFScoreError: `results` has no methods, or lacks a part that the page is about.
     """
-    results = sanitise(dict(results))
+    results = redact(dict(results))
     if not results.get("methods"):
         raise HFScoreError("These results hold no methods, so there is nothing to report: run the evaluation first.")
     methods = summarise(results)

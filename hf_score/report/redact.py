@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import Any
 
-__all__ = ["TOKEN_PATTERN", "sanitise", "sanitise_command"]
+__all__ = ["TOKEN_PATTERN", "redact", "sanitise_command"]
 
 #: Access tokens of the Hub, in text and in bytes of files. Real ones are longer; a short cut-off costs nothing.
 TOKEN_PATTERN = r"\bhf_[A-Za-z0-9]{20,}"
@@ -28,7 +28,7 @@ _PATH = (
 _ADDRESS_OR_PATH = re.compile(f"{_ADDRESS}|{_PATH}")
 
 
-def sanitise(content: Any) -> Any:
+def redact(content: Any) -> Any:
     """A copy of a JSON-like structure in which every string (not key) is free of local paths and credentials.
 
     A path that is absolute or leaves the working folder shrinks to its last component; the query and the user of an
@@ -38,7 +38,7 @@ def sanitise(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _sanitise_value(key, value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [sanitise(value) for value in content]
+        return [redact(value) for value in content]
     return _sanitise_text(content) if isinstance(content, str) else content
 
 
@@ -47,7 +47,7 @@ def _sanitise_value(key: Any, value: Any) -> Any:
         return value
     if isinstance(value, str) and _SECRET_NAME.search(str(key)):
         return _HIDDEN
-    return sanitise_command(value) if key == "command" and isinstance(value, str) else sanitise(value)
+    return sanitise_command(value) if key == "command" and isinstance(value, str) else redact(value)
 
 
 def sanitise_command(command: str) -> str:

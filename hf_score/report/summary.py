@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["MethodSummary", "Spread", "Verdict", "judge", "render_table", "spread", "summarise", "table_cells"]
+__all__ = ["Conclusion", "MethodSummary", "Spread", "judge", "render_table", "spread", "summarise", "table_cells"]
 
 #: The order in which methods are shown: what was there before, then its controls, then SCORE.
 CONTROLS = ("continued_erm", "random_samples", "random_regions", "random_neurons", "swap_only")
@@ -56,7 +56,7 @@ class MethodSummary:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Conclusion:
     """What the run shows. `holds`: True or False, or None where the run cannot tell."""
 
     holds: bool | None
@@ -120,7 +120,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
-def judge(results: Mapping[str, Any]) -> Verdict:
+def judge(results: Mapping[str, Any]) -> Conclusion:
     """Say in words whether SCORE raised the worst-group accuracy, and whether that is more than its controls do.
 
     SCORE is compared with the best of its controls (`CONTROLS`). The gain holds
@@ -132,7 +132,7 @@ def judge(results: Mapping[str, Any]) -> Verdict:
     before = erm.worst_group_accuracy if erm else None
     if after is None:
         why = "it holds no run of SCORE" if score is None else "its test data has no groups"
-        return Verdict(None, "No worst-group accuracy to judge", f"This run cannot be judged, because {why}.")
+        return Conclusion(None, "No worst-group accuracy to judge", f"This run cannot be judged, because {why}.")
     change = f"With SCORE the worst-group accuracy {_went(before, after)}"
     if score and score.accuracy:
         change += f" and plain accuracy {_went(erm.accuracy if erm else None, score.accuracy)}"
@@ -144,25 +144,25 @@ def judge(results: Mapping[str, Any]) -> Verdict:
         if key in CONTROLS and method.worst_group_accuracy is not None
     }
     if before is not None and after.mean <= before.mean:
-        return Verdict(False, "SCORE did not help", f"{change} It did not help the worst group here.")
+        return Conclusion(False, "SCORE did not help", f"{change} It did not help the worst group here.")
     if not controls:
         text = f"{change} No control was run, so what caused the change is open."
-        return Verdict(None, "Changed, but not controlled", text)
+        return Conclusion(None, "Changed, but not controlled", text)
 
     best = max(controls, key=lambda key: controls[key].mean)
     control, name = controls[best], methods[best].label
     lead = 100 * (after.mean - control.mean)
     if lead <= 0:
         text = f"{change} But the control “{name}” reaches {control.percent()} %: the gain does not come from SCORE."
-        return Verdict(False, "The gain does not survive its controls", text)
+        return Conclusion(False, "The gain does not survive its controls", text)
     text = f"{change} That is {lead:.1f} points above the best control, “{name}” ({control.percent()} %)"
     if after.std is None or control.std is None:
-        return Verdict(None, "Above its controls, on one seed", f"{text}, but with a single seed it may be chance.")
+        return Conclusion(None, "Above its controls, on one seed", f"{text}, but with a single seed it may be chance.")
     noise = 100 * (after.std**2 + control.std**2) ** 0.5
     text += f", and the spread over seeds of such a difference is {noise:.1f} points"
     if lead > noise:
-        return Verdict(True, "The gain survives its controls", f"{text}.")
-    return Verdict(False, "The gain does not survive its controls", f"{text}: it is within the noise.")
+        return Conclusion(True, "The gain survives its controls", f"{text}.")
+    return Conclusion(False, "The gain does not survive its controls", f"{text}: it is within the noise.")
 
 
 def _went(before: Spread | None, after: Spread) -> str:

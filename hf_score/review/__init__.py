@@ -6,6 +6,6 @@ one file for a colleague. Nothing else in hf-score imports this package, and onl
 
 from .export import export_page
 from .store import DecisionStore
-from .table import CandidateTable, Group
+from .table import CandidateCluster, CandidateTable
 
-__all__ = ["CandidateTable", "DecisionStore", "Group", "export_page"]
+__all__ = ["CandidateCluster", "CandidateTable", "DecisionStore", "export_page"]

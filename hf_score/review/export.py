@@ -13,7 +13,7 @@ from ..files import write_text
 from ..report.templating import environment
 from .describe import asset, describe_decisions, describe_table
 from .layout import lay_out
-from .pictures import KINDS, encode, picture
+from .pictures import VIEWS, encode, picture
 from .store import DecisionStore
 from .table import CandidateTable
 
@@ -50,7 +50,7 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
         "created": selection.created,
     }
     data["pictures"] = {
-        f"{kind}/{row}": _uri(table, row, kind) for group in data["groups"] for row in group["rows"] for kind in KINDS
+        f"{kind}/{row}": _uri(table, row, kind) for group in data["groups"] for row in group["rows"] for kind in VIEWS
     }
     page = (
         environment(autoescape=True, package="hf_score.review")

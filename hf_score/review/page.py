@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import HFScoreError
 from .describe import asset, describe_decisions, describe_table
 from .layout import lay_out
-from .pictures import KINDS, encode, picture
+from .pictures import VIEWS, encode, picture
 from .store import DecisionStore
 from .table import CandidateTable
 
@@ -138,7 +138,7 @@ def build_app(run: str | Path) -> Any:
 
     @app.get(f"/review/{table.key}/{{kind}}/{{row}}")
     def show(kind: str, row: int, small: bool = False) -> Response:
-        if kind not in KINDS or not 0 <= row < len(table):
+        if kind not in VIEWS or not 0 <= row < len(table):
             return Response(status_code=404)
         file, media_type = encode(picture(table, row, kind, longest=THUMBNAIL if small else None))  # type: ignore[arg-type]
         return Response(file, media_type=media_type, headers={"Cache-Control": "private, max-age=86400, immutable"})

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from ..report.figures import _font, overlay
 from .table import CandidateTable
 
-__all__ = ["KINDS", "encode", "picture"]
+__all__ = ["VIEWS", "encode", "picture"]
 
 Kind = Literal["original", "heatmap", "masked"]
-KINDS: tuple[str, ...] = get_args(Kind)
+VIEWS: tuple[str, ...] = get_args(Kind)
 FILL = (124, 116, 104)  # as on the contact sheets: the mean of ImageNet, what the model is given where nothing is kept
 MISSING = 214
 SMALL = 128

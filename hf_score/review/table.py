@@ -18,11 +18,11 @@ from ..data.pixels import to_rgb
 from ..detection.candidates import SCHEMA
 from ..errors import SelectionError
 
-__all__ = ["CandidateTable", "Group"]
+__all__ = ["CandidateCluster", "CandidateTable"]
 
 
 @dataclass(frozen=True)
-class Group:
+class CandidateCluster:
     """Candidates that are looked at together: one cluster, or those of a class that are in none.
 
     Attributes:
@@ -65,7 +65,7 @@ class CandidateTable:
     masked_margins: np.ndarray
     clusters: np.ndarray
     embedding: np.ndarray
-    groups: list[Group]
+    groups: list[CandidateCluster]
     class_names: list[str]
     layer: str
     dataset_fingerprint: str
@@ -182,7 +182,7 @@ def _undecoded(table: Dataset) -> Dataset | None:
     return table.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
-def _groups(clusters: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[Group]:
+def _groups(clusters: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[CandidateCluster]:
     known = {int(one["cluster"]): one for one in about}
     # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
     keys, member = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)
@@ -193,7 +193,7 @@ def _groups(clusters: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]
         suspicion = one.get("suspicion")
         typical = [int(row) for row in one.get("typical") or [] if 0 <= row < len(labels)]
         groups.append(
-            Group(
+            CandidateCluster(
                 cluster=int(cluster),
                 label=int(label),
                 rows=rows.tolist(),

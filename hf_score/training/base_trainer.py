@@ -54,14 +54,14 @@ class BaseTrainer(Trainer):
     #: How results, plans and tables call the method.
     name: ClassVar[str] = "erm"
     title: ClassVar[str] = "ERM"
-    #: Kinds of `hf_score.training.supervision.KINDS` that it is told beyond class labels.
+    #: Kinds of `hf_score.training.supervision.SUPERVISION_KINDS` that it is told beyond class labels.
     supervision_kinds: ClassVar[tuple[str, ...]] = ()
     #: Where a benchmark starts it: from the model before any training on the data set, or after ERM on it.
-    starts_from: ClassVar[Literal["pretrained", "erm"]] = "pretrained"
+    initial_model: ClassVar[Literal["pretrained", "erm"]] = "pretrained"
     #: The second model it looks at: ERM's at its end, or after its first epoch.
-    reference: ClassVar[Literal["erm", "early"] | None] = None
+    second_model: ClassVar[Literal["erm", "early"] | None] = None
     #: Whether the model between two epochs is one the method could end with.
-    anytime: ClassVar[bool] = True
+    has_epochs: ClassVar[bool] = True
     config_class: ClassVar[type[BaseConfig]] = BaseConfig
     _tag_names: ClassVar[tuple[str, ...]] = ("hf-score", "shortcut-mitigation")
     #: Whether batches carry `idx`, the stable ids of their images.

@@ -57,7 +57,7 @@ class SCORETrainer(BaseTrainer):
     name = "score"
     title = "SCORE"
     supervision_kinds = ("samples",)
-    starts_from = "erm"
+    initial_model = "erm"
     config_class = SCOREConfig
     _tag_names = ("hf-score", "score", "shortcut-mitigation")
 

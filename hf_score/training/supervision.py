@@ -12,10 +12,10 @@ from ..errors import SupervisionError
 if TYPE_CHECKING:
     from ..detection import SpuriousSamples
 
-__all__ = ["KINDS", "Supervision", "in_words"]
+__all__ = ["SUPERVISION_KINDS", "Supervision", "in_words"]
 
 #: kind → what tables call it, from the least to the most a user has to know.
-KINDS = {
+SUPERVISION_KINDS = {
     "samples": "decisions",
     "regions": "regions of the attribute in training images",
     "validation": "groups of a validation set",
@@ -25,7 +25,7 @@ KINDS = {
 
 def in_words(kinds: Iterable[str]) -> str:
     """What a method that declares these kinds is told, as tables and cards show it."""
-    return " + ".join(["class labels", *(KINDS[kind] for kind in kinds)])
+    return " + ".join(["class labels", *(SUPERVISION_KINDS[kind] for kind in kinds)])
 
 
 class Supervision:
@@ -53,7 +53,7 @@ class Supervision:
             "validation": validation,
             "train_groups": train_groups,
         }
-        self._declared: frozenset[str] = frozenset(KINDS)
+        self._declared: frozenset[str] = frozenset(SUPERVISION_KINDS)
         self._method = "the caller"
 
     def declared_by(self, method: str, kinds: Iterable[str]) -> Supervision:
@@ -64,7 +64,7 @@ class Supervision:
         """
         limited = Supervision()
         limited._declared, limited._method = frozenset(kinds), method
-        limited._given = {kind: self._given[kind] if kind in limited._declared else None for kind in KINDS}
+        limited._given = {kind: self._given[kind] if kind in limited._declared else None for kind in SUPERVISION_KINDS}
         for kind in sorted(limited._declared):
             getattr(limited, kind)
         return limited
@@ -89,12 +89,13 @@ class Supervision:
         if kind not in self._declared:
             declared = ", ".join(sorted(self._declared)) or "class labels alone"
             raise SupervisionError(
-                f"{self._method} asks for {KINDS[kind]} ({kind}) but declares {declared}: add it to the method's "
-                "`supervision`, so that every table shows it."
+                f"{self._method} asks for {SUPERVISION_KINDS[kind]} ({kind}) but declares {declared}: add it to its "
+                "`supervision_kinds`, so that every table shows it."
             )
         value = self._given[kind]
         if value is None:
             raise SupervisionError(
-                f"{self._method} needs {KINDS[kind]}: give supervision=Supervision({kind}=...), from data that has it."
+                f"{self._method} needs {SUPERVISION_KINDS[kind]}: give supervision=Supervision({kind}=...), from data "
+                "that has it."
             )
         return value

@@ -72,7 +72,7 @@ def fit(name, folder, *, model=None, epochs=6, train=TRAIN, **changes):
         train_dataset=bare(train),
         eval_dataset=bare(HELD_OUT),
         supervision=Supervision(train_groups=GROUPS, validation=VALIDATION),
-        reference_model=EARLY if kind.reference else None,
+        reference_model=EARLY if kind.second_model else None,
     )
     trainer.train()
     return trainer

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import set_seed
 
-from hf_score.baselines import BASELINES, KINDS, Supervision
+from hf_score.baselines import BASELINES, SUPERVISION_KINDS, Supervision
 from hf_score.baselines.base import BaselineTrainer
 from hf_score.bench.job import GroupedPixels
 from hf_score.data import load_data, preprocess
@@ -63,7 +63,7 @@ def weights_after(kind: type[BaselineTrainer], folder, given: dict) -> torch.Ten
 def test_training_depends_on_what_is_declared_alone(kind, tmp_path):
     one, other = supervision(0), supervision(1)
     first = weights_after(kind, tmp_path, one)
-    undeclared = {name: other[name] if name not in kind.supervision_kinds else one[name] for name in KINDS}
+    undeclared = {name: other[name] if name not in kind.supervision_kinds else one[name] for name in SUPERVISION_KINDS}
     assert torch.equal(first, weights_after(kind, tmp_path, undeclared))
     for name in kind.supervision_kinds:
         assert not torch.equal(first, weights_after(kind, tmp_path, {**one, name: other[name]})), name

@@ -38,7 +38,7 @@ def fashion(tmp_path_factory):
         )
 
     train, held_out = preprocess(data.train, processor), preprocess(data.held_out, processor)
-    known = data.regions("train").as_seen(train.idx, processor)
+    known = data.regions("train").preprocessed(train.idx, processor)
     regions = {int(idx): None if r is None else r > 0.5 for idx, r in zip(train.idx, known, strict=True)}
     made = SimpleNamespace(
         untrained=model,
@@ -63,7 +63,7 @@ def fit(fashion, name, *, epochs=EPOCHS, **changes):
     config = kind.config_class(
         output_dir=str(fashion.folder),
         num_train_epochs=epochs,
-        learning_rate=2e-3 if kind.starts_from == "pretrained" else 5e-4,
+        learning_rate=2e-3 if kind.initial_model == "pretrained" else 5e-4,
         per_device_train_batch_size=32,
         report_to="none",
         save_strategy="no",
@@ -73,14 +73,14 @@ def fit(fashion, name, *, epochs=EPOCHS, **changes):
         **changes,
     )
     trainer = kind(
-        copy.deepcopy(start[kind.starts_from]),
+        copy.deepcopy(start[kind.initial_model]),
         config,
         train_dataset=fashion.train,
         eval_dataset=fashion.held_out,
         supervision=Supervision(
             train_groups=fashion.train_groups, validation=fashion.validation, regions=fashion.regions.get
         ),
-        reference_model=fashion.early if kind.reference else None,
+        reference_model=fashion.early if kind.second_model else None,
     )
     trainer.train()
     trainer.model.eval()

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from hf_score.bench import Plan, Store, find_method, rows_of, run_plan, write_tables
+from hf_score.bench import Plan, RowFile, find_method, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
 from hf_score.bench.plots import against_lambda
-from hf_score.bench.tables import chosen_runs, document
+from hf_score.bench.tables import chosen_runs, render_tables
 from hf_score.cli import main
 from hf_score.errors import HFScoreError
 from hf_score.training.supervision import in_words
@@ -167,7 +167,7 @@ def test_entries_may_share_runs_and_an_unfinished_grid_is_left_out(bench, tmp_pa
         {"method": "erm", "name": "not said", "config": {"weight_decay": None}},
     ]
     plan = Plan(write_plan(tmp_path, methods=[*PLAN["methods"], *more]))
-    rows = rows_of(plan, Store(bench / "plan.parquet"))
+    rows = rows_of(plan, RowFile(bench / "plan.parquet"))
     counts = rows["name"].value_counts().to_dict()
     assert counts == {"erm": 1, "continued_erm": 2, "score": 1, "score_l0": 1, "shared": 2, "not said": 1}
     pair = [rows[rows["name"] == name].drop(columns=["name", "title"]) for name in ("continued_erm", "shared")]
@@ -177,7 +177,7 @@ def test_entries_may_share_runs_and_an_unfinished_grid_is_left_out(bench, tmp_pa
 
 
 def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
-    folder = write_tables(Plan(bench / "plan.yaml"), Store(bench / "plan.parquet"), tmp_path / "tables")
+    folder = write_tables(Plan(bench / "plan.yaml"), RowFile(bench / "plan.parquet"), tmp_path / "tables")
     rows = pd.read_parquet(bench / "plan.parquet")
     text = (folder / "tables.md").read_text()
     erm = f"{100 * rows['worst_group_accuracy'][0]:.1f}"
@@ -210,7 +210,7 @@ def test_the_plot_against_lambda_is_of_runs_that_differ_in_nothing_else(bench):
 
 def test_rows_of_runs_that_the_plan_no_longer_has_stay_out_of_the_tables(bench, tmp_path):
     plan = Plan(write_plan(tmp_path, methods=PLAN["methods"][:1]))
-    text = (write_tables(plan, Store(bench / "plan.parquet"), tmp_path / "tables") / "tables.md").read_text()
+    text = (write_tables(plan, RowFile(bench / "plan.parquet"), tmp_path / "tables") / "tables.md").read_text()
     assert "| ERM |" in text
     assert "| SCORE |" not in text
 
@@ -219,7 +219,7 @@ def test_the_plan_says_what_a_run_is_called(bench, tmp_path):
     content = yaml.safe_load((bench / "plan.yaml").read_text())
     content["methods"][0] |= {"title": "another title"}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
-    store = Store(bench / "plan.parquet")
+    store = RowFile(bench / "plan.parquet")
     text = (write_tables(Plan(tmp_path / "plan.yaml"), store, tmp_path / "tables") / "tables.md").read_text()
     assert "| another title |" in text and not store.rows["title"].eq("another title").any()
 
@@ -227,7 +227,7 @@ def test_the_plan_says_what_a_run_is_called(bench, tmp_path):
 def test_tables_do_not_depend_on_the_order_of_rows(bench):
     rows = pd.read_parquet(bench / "plan.parquet")
     plan = Plan(bench / "plan.yaml")
-    assert document(plan, rows) == document(plan, rows.iloc[::-1])
+    assert render_tables(plan, rows) == render_tables(plan, rows.iloc[::-1])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_score.data import dataset_fingerprint, list_benchmarks, load_data
+from hf_score.data import dataset_fingerprint, list_datasets, load_data
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,6 @@ def test_fingerprint_is_pinned(fashion_patch):
 
 
 def test_registry_rows_are_complete():
-    names = [benchmark.name for benchmark in list_benchmarks()]
+    names = [benchmark.name for benchmark in list_datasets()]
     assert len(set(names)) == len(names)
-    assert {b.name for b in list_benchmarks() if b.verified} == {"fashion_patch", "fashion_patch_100"}
+    assert {b.name for b in list_datasets() if b.verified} == {"fashion_patch", "fashion_patch_100"}

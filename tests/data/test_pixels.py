@@ -10,7 +10,7 @@ from transformers import ViTImageProcessor
 from transformers.image_utils import load_image
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from hf_score.data import ImageCollator, load_data, preprocess, resize_mask, stretched, to_rgb, viewable
+from hf_score.data import ImageCollator, load_data, preprocess, preprocess_mask, to_model_size, to_rgb, to_uint8
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -87,7 +87,7 @@ def test_collator_reads_images_and_tensors_alike_and_drops_the_rest(data):
     assert from_images["labels"].dtype == torch.int64
 
 
-# ---- resize_mask ----
+# ---- preprocess_mask ----
 
 
 def denormalised(image, processor):
@@ -111,7 +111,7 @@ def denormalised(image, processor):
 def test_a_mask_goes_where_its_image_goes(processor, size):
     mask = Image.new("L", size)
     mask.paste(255, (3, 5, 15, 17))
-    resized = resize_mask(mask, processor)
+    resized = preprocess_mask(mask, processor)
     assert resized.shape == (24, 24)
     assert torch.allclose(resized, denormalised(mask, processor), atol=1e-6)
     assert 0 < resized.mean() < 1
@@ -119,14 +119,14 @@ def test_a_mask_goes_where_its_image_goes(processor, size):
 
 def test_empty_and_full_masks():
     for value in (0, 255):
-        resized = resize_mask(Image.new("L", (40, 40), value), vit_processor())
+        resized = preprocess_mask(Image.new("L", (40, 40), value), vit_processor())
         assert torch.equal(resized, torch.full((24, 24), value / 255))
 
 
 def test_padding_is_outside_the_region():
     """A centre crop larger than the image pads it."""
     processor = vit_processor(do_resize=False, do_center_crop=True, crop_size={"height": 24, "width": 24})
-    resized = resize_mask(Image.new("L", (16, 16), 255), processor)
+    resized = preprocess_mask(Image.new("L", (16, 16), 255), processor)
     assert resized.sum() == 16 * 16
     assert resized[0].sum() == 0
 
@@ -134,17 +134,17 @@ def test_padding_is_outside_the_region():
 @pytest.mark.parametrize("make", [timm_processor, vit_processor])
 def test_stretched_images_are_whole_and_come_back_as_they_were(make):
     images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
-    pixel_values = stretched(images, make())
+    pixel_values = to_model_size(images, make())
     expected = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(
         STD
     )[:, None, None]
     torch.testing.assert_close(pixel_values, expected, atol=1e-5, rtol=0)
-    assert np.array_equal(viewable(pixel_values, make()), images)
+    assert np.array_equal(to_uint8(pixel_values, make()), images)
 
 
 def test_stretched_images_have_the_models_size_and_keep_their_edges():
     images = np.zeros((1, 60, 40, 3), dtype=np.uint8)
     images[:, :, 20:] = 255
-    seen = viewable(stretched(images, timm_processor()), timm_processor())
+    seen = to_uint8(to_model_size(images, timm_processor()), timm_processor())
     assert seen.shape == (1, 24, 24, 3)
     assert (seen[:, :, :10] == 0).all() and (seen[:, :, 14:] == 255).all()

@@ -44,7 +44,9 @@ def test_masks_as_a_model_sees_them_are_in_the_order_asked_for(image_folder, tmp
     seen = (
         load_data(image_folder(), masks=tmp_path)
         .regions("train")
-        .as_seen([2, 1, 0], ViTImageProcessor(size={"height": 12, "width": 16}, resample=Image.Resampling.NEAREST))
+        .preprocessed(
+            [2, 1, 0], ViTImageProcessor(size={"height": 12, "width": 16}, resample=Image.Resampling.NEAREST)
+        )
     )
     assert seen[1] is None
     assert [np.argwhere(seen[i]).tolist() for i in (0, 2)] == [

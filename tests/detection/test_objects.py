@@ -7,7 +7,7 @@ import torch
 
 from hf_score.baselines import ERMTrainer
 from hf_score.baselines.base import BaselineConfig
-from hf_score.data import viewable
+from hf_score.data import to_uint8
 from hf_score.detection import ObjectFinder, find_candidates
 
 SQUARE = np.zeros((32, 32), dtype=bool)
@@ -36,7 +36,7 @@ def knows_squares(tmp_path_factory):
 def images():
     """Squares that the model has not seen, as pictures."""
     data = tiny.square_images(16, seed=3)
-    return viewable(data.pixel_values[data.labels == 1].clamp(-1, 1), tiny.tiny_processor())
+    return to_uint8(data.pixel_values[data.labels == 1].clamp(-1, 1), tiny.tiny_processor())
 
 
 def test_the_object_is_what_the_model_names(knows_squares, images):

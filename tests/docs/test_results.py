@@ -6,7 +6,7 @@ import pytest
 from documents import ROOT
 
 from hf_score.bench import Plan, Store, rows_of
-from hf_score.bench.tables import document, set_table
+from hf_score.bench.tables import render_tables, set_table
 
 #: A plan and the folder of its tables.
 PLANS = {"main": "results", "full": "results/full"}
@@ -28,7 +28,7 @@ def plan_and_rows(name):
 @pytest.mark.parametrize("name", PLANS)
 def test_the_page_of_results_is_made_from_the_rows(name):
     page = (ROOT / "docs" / PLANS[name] / "tables.md").read_text(encoding="utf-8")
-    assert document(*plan_and_rows(name)) in page
+    assert render_tables(*plan_and_rows(name)) in page
 
 
 def test_readmes_table_of_pretrained_models_is_made_from_the_rows():

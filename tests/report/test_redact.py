@@ -1,6 +1,6 @@
 import pytest
 
-from hf_score.report.redact import sanitise, sanitise_command
+from hf_score.report.redact import redact, sanitise_command
 
 TOKEN = "hf_" + "AbCdEfGhIj" * 3
 
@@ -41,7 +41,7 @@ def test_structure_keeps_its_shape_and_other_values():
         "licence": "CC BY-NC / CC0",
         "note": f"logged in with {TOKEN}.",
     }
-    assert sanitise(content) == {
+    assert redact(content) == {
         "command": "run x --token '***'",
         "config": {"output_dir": "1", "score_lambda": 0.5, "none": None, "hub_token": "***"},
         "list": ["b", "class 1/2", "and/or", 3, True],

@@ -10,7 +10,7 @@ from hf_score.detection import Candidates
 from hf_score.review import CandidateTable
 from hf_score.review.describe import describe_table
 from hf_score.review.layout import lay_out
-from hf_score.review.pictures import FILL, KINDS, MISSING, encode, picture
+from hf_score.review.pictures import FILL, MISSING, VIEWS, encode, picture
 
 
 def alter(run, **fields):
@@ -100,7 +100,7 @@ def test_a_missing_image_is_a_grey_placeholder_over_which_the_heatmap_stays(make
 def test_pictures_have_the_shape_of_the_map_and_show_more_of_a_finer_image(make, monkeypatch):
     table = CandidateTable.open(make())
     monkeypatch.setattr(CandidateTable, "image", lambda self, row: Image.new("RGB", (200, 100), "red"))
-    assert {picture(table, 0, kind).size for kind in KINDS} == {(64, 64)}
+    assert {picture(table, 0, kind).size for kind in VIEWS} == {(64, 64)}
     assert picture(table, 0, "masked", longest=16).size == (16, 16)
     assert encode(Image.new("RGB", (128, 128)))[1] == "image/png"
     assert encode(Image.new("RGB", (129, 128)))[1] == "image/jpeg"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_score.baselines import BASELINES, KINDS, ERMTrainer, Supervision
+from hf_score.baselines import BASELINES, SUPERVISION_KINDS, ERMTrainer, Supervision
 from hf_score.errors import SupervisionError
 
 EVERYTHING = {
@@ -13,11 +13,11 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SUPERVISION_KINDS)
 def test_reads_what_it_declares_and_nothing_else(kind):
     given = Supervision(**EVERYTHING).declared_by("my method", [kind])
     assert getattr(given, kind) is EVERYTHING[kind]
-    for other in set(KINDS) - {kind}:
+    for other in set(SUPERVISION_KINDS) - {kind}:
         with pytest.raises(SupervisionError, match=f"my method asks for .*{other}.*declares {kind}"):
             getattr(given, other)
 
@@ -36,7 +36,7 @@ def test_declared_supervision_that_is_missing_is_named():
 def test_every_baseline_says_what_it_is(trainer):
     assert trainer.title
     assert trainer.paper
-    assert set(trainer.supervision_kinds) <= set(KINDS)
+    assert set(trainer.supervision_kinds) <= set(SUPERVISION_KINDS)
     assert trainer.supervision_kinds == () or "upervision" in trainer.__doc__
 
 

@@ -22,7 +22,7 @@ from ...errors import DataError
 from ...files import atomic_folder, write_json
 from ..sources import RECORD, counts_of, open_builder
 from .builders import FolderBuilder, Waterbirds
-from .specs import Benchmark, find_benchmark, list_benchmarks
+from .specs import Benchmark, find_dataset, list_datasets
 
 __all__ = ["build", "describe", "recipe_of", "registered"]
 
@@ -88,9 +88,9 @@ def registered(name: str) -> Benchmark:
     Raises:
         DataError: there is none.
     """
-    benchmark = find_benchmark(name)
+    benchmark = find_dataset(name)
     if benchmark is None:
-        raise DataError(f"There is no benchmark '{name}': use one of {', '.join(b.name for b in list_benchmarks())}.")
+        raise DataError(f"There is no benchmark '{name}': use one of {', '.join(b.name for b in list_datasets())}.")
     return benchmark
 
 

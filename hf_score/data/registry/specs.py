@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import DataError
 from .builders import ISIC, CelebA, FolderBuilder, Knee, Waterbirds
 
-__all__ = ["Benchmark", "compare_counts", "find_benchmark", "list_benchmarks"]
+__all__ = ["Benchmark", "compare_counts", "find_dataset", "list_datasets"]
 
 #: Images per group 2 * label + attribute; None where the number is not fixed.
 Counts = Mapping[str, Sequence[int | None]]
@@ -224,12 +224,12 @@ _BENCHMARKS = (
 )
 
 
-def list_benchmarks() -> list[Benchmark]:
+def list_datasets() -> list[Benchmark]:
     """Every registered benchmark."""
     return list(_BENCHMARKS)
 
 
-def find_benchmark(name: str) -> Benchmark | None:
+def find_dataset(name: str) -> Benchmark | None:
     """The benchmark with this name or Hub id, or None."""
     return next((b for b in _BENCHMARKS if name in (b.name, b.path)), None)
 

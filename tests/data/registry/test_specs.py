@@ -6,13 +6,13 @@ import pytest
 from raw_folders import OFFICIAL_95, write_celeba, write_cub, write_knee, write_waterbirds
 
 from hf_score.cli import main
-from hf_score.data import list_benchmarks, load_data
+from hf_score.data import list_datasets, load_data
 from hf_score.data.registry.specs import compare_counts
 from hf_score.errors import DataError
 
 
 def test_rows_are_complete():
-    for benchmark in list_benchmarks():
+    for benchmark in list_datasets():
         assert benchmark.licence and benchmark.description
         assert benchmark.citation.startswith("@") and benchmark.citation.count("{") == benchmark.citation.count("}")
         assert benchmark.path or benchmark.builder
@@ -24,7 +24,7 @@ def test_rows_are_complete():
 
 
 def test_the_counts_of_waterbirds():
-    assert next(b.counts for b in list_benchmarks() if b.name == "waterbirds_95") == OFFICIAL_95
+    assert next(b.counts for b in list_datasets() if b.name == "waterbirds_95") == OFFICIAL_95
 
 
 def test_counts_that_differ():
@@ -68,7 +68,7 @@ def test_sources_that_do_not_go_together(tmp_path, image_folder):
 def test_command_line(tmp_path, capsys):
     assert main(["benchmarks"]) == 0
     listing = capsys.readouterr().out
-    assert all(benchmark.name in listing for benchmark in list_benchmarks())
+    assert all(benchmark.name in listing for benchmark in list_datasets())
     assert main(["benchmarks", "waterbirds_100_dropped"]) == 0
     about = capsys.readouterr().out
     assert "3498 / 184 / 56 / 1057" in about and "@inproceedings{sagawa2020" in about and "metadata.csv" in about

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from raw_folders import content, write_knee
 
-from hf_score.data import build, list_benchmarks, load_data
+from hf_score.data import build, list_datasets, load_data
 from hf_score.data.registry.builders import Knee, KneeConfig
 from hf_score.data.registry.builders.knee import marker_mask
 from hf_score.data.sources import counts_of
@@ -43,7 +43,7 @@ def test_the_official_counts_are_those_of_chen_et_al(raw):
             row = {"path": "", "grade": grade, "label": int(grade >= 2), "spurious": 0}
             return [{**row, "name": f"{grade}/{i}.png"} for i in range(grades[split][grade])]
 
-    official = next(b.counts for b in list_benchmarks() if b.name == "knee_markers")
+    official = next(b.counts for b in list_datasets() if b.name == "knee_markers")
     assert counts_of(Listed(raw).plan()) == {split: list(counts) for split, counts in official.items()}
 
 
