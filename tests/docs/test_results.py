@@ -5,7 +5,7 @@ import re
 import pytest
 from documents import ROOT
 
-from hf_score.bench import Plan, Store, rows_of
+from hf_score.bench import Plan, RowFile, rows_of
 from hf_score.bench.tables import render_tables, set_table
 
 #: A plan and the folder of its tables.
@@ -22,7 +22,7 @@ MODELS = {
 
 def plan_and_rows(name):
     plan = Plan(ROOT / "benchmarks" / f"{name}.yaml")
-    return plan, rows_of(plan, Store(plan.path.with_suffix(".parquet")))
+    return plan, rows_of(plan, RowFile(plan.path.with_suffix(".parquet")))
 
 
 @pytest.mark.parametrize("name", PLANS)
