@@ -85,38 +85,25 @@ def _guarded(action: Callable[[], None]) -> int:
     return 0
 
 
-def _parse(words: list[str]):
-    from transformers import HfArgumentParser
-
-    from .pipeline.run import RunArguments
-    from .training.score_config import SCOREConfig
-
-    parser = HfArgumentParser([RunArguments, SCOREConfig])  # type: ignore[list-item]
-    try:
-        return parser.parse_args_into_dataclasses(words)
-    except ValueError as error:  # TrainingArguments refuses combinations of its own
-        raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
-
-
 def _run(words: list[str]) -> None:
-    from .pipeline.run import run
+    from .pipeline import parse_arguments, run
 
-    run(*_parse(words))
+    run(*parse_arguments(words))
 
 
 def _step(words: list[str], step: str) -> None:
-    from .pipeline.run import Run
+    from .pipeline import SeedRun, parse_arguments
 
-    arguments, config = _parse(words)
-    one = Run(config.output_dir, arguments, config)
-    one.check()
-    outcome = getattr(one, step)()
-    if one.state.is_main_process:
+    arguments, config = parse_arguments(words)
+    seed_run = SeedRun(config.output_dir or "score-run", arguments, config)
+    seed_run.check()
+    outcome = getattr(seed_run, step)()
+    if seed_run.is_main_process:
         if step == "evaluate":
             from .report import render_table
 
             print(render_table(outcome))
-        print(outcome if isinstance(outcome, Path) else f"{step}: done, see {one.folder}")
+        print(outcome if isinstance(outcome, Path) else f"{step}: done, see {seed_run.folder.path}")
 
 
 def _families(words: list[str]) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 from safetensors.torch import load_file
@@ -33,11 +33,34 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 from .errors import ModelError, first_line
 from .hub_errors import HUB_ID, hub_problem
 
-__all__ = ["base_model_id", "checkpoint_digest", "checkpoint_state", "classifier_head", "describe_model", "load_model"]
+__all__ = [
+    "LoadedModel",
+    "base_model_id",
+    "checkpoint_digest",
+    "checkpoint_state",
+    "classifier_head",
+    "describe_model",
+    "load_model",
+]
 
 logger = logging.getLogger(__name__)
 
 _PLACEHOLDER = re.compile(r"(label_|class )?\d+", re.IGNORECASE)  # names that say no more than the number
+
+
+class LoadedModel(NamedTuple):
+    """What `load_model` gives.
+
+    Attributes:
+        model: in float32 and eval mode.
+        processor: its image processor.
+        has_head: whether it came with a head for the classes. Without one it has a new, random head and needs
+            fine-tuning first.
+    """
+
+    model: PreTrainedModel
+    processor: Any
+    has_head: bool
 
 
 def load_model(
@@ -50,7 +73,7 @@ def load_model(
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
-) -> tuple[PreTrainedModel, Any, bool]:
+) -> LoadedModel:
     """Load a classifier for the given classes.
 
     Args:
@@ -66,7 +89,6 @@ def load_model(
 
     Returns:
         The model in float32 and eval mode, its image processor, and whether it came with a head for these classes.
-        Without one the model has a new, random head and needs fine-tuning first.
 
     Raises:
         ModelError: The model cannot be found, its weights do not fit it, it names the classes otherwise, or it was to
@@ -112,7 +134,7 @@ def load_model(
             raise ModelError(
                 f"The image size {image_size} is no multiple of the patch size {patch[1]} of '{name}'; choose one."
             )
-    return model.float().eval(), processor, has_head
+    return LoadedModel(model.float().eval(), processor, has_head)
 
 
 def classifier_head(model: PreTrainedModel) -> nn.Linear:

@@ -47,6 +47,9 @@ class Regions:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def __contains__(self, idx: object) -> bool:
+        return idx in self.sources
+
     def preprocessed(self, indices: Iterable[int], processor: Any) -> list[np.ndarray | None]:
         """The masks of these images as a model sees them, each (H, W) from 0 to 1; None where an image has none."""
         masks = (self(idx) for idx in indices)

@@ -5,7 +5,8 @@ One definition of every measure. Group labels are read here.
 
 from .classes import classification_metrics
 from .explained_test_set import ExplainedTestSet
+from .insertion import insertion_effects
 from .relevance import relevance_in_region
 from .worst_group_accuracy.groups import group_metrics
 
-__all__ = ["ExplainedTestSet", "classification_metrics", "group_metrics", "relevance_in_region"]
+__all__ = ["ExplainedTestSet", "classification_metrics", "group_metrics", "insertion_effects", "relevance_in_region"]

@@ -1,113 +1,148 @@
-"""What models look at in test images: the share of relevance in the attribute's region, heatmaps before and after."""
+"""What models look at in test images: relevance in the attribute's region, what inserting it does, and heatmaps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 
 from ..attribution import Explainer
-from ..data import ImageCollator, ImageData, to_uint8
-from ..report import heatmap_pairs
+from ..data import ImageCollator, Regions
+from ..data.exchange import OtherClassPartners
+from ..detection import SpuriousSamples
+from .insertion import insertion_effects
 from .relevance import relevance_in_region
 
 __all__ = ["ExplainedTestSet"]
 
+#: Test images that are explained for a figure; more would narrow it by little.
+MOST_EXPLAINED = 64
+
 
 class ExplainedTestSet:
-    """Test images that are explained for one model after the other.
+    """Test images that are explained for one model after the other: the one definition of what is measured by regions.
 
     Args:
-        data: the data set; regions are used where they are known.
-        view: its test split, as `ImageCollator` reads it.
-        processor: of the models.
-        spurious_classes: class ids whose evidence is a spurious attribute.
+        view: the test split, items as `ImageCollator` reads them.
+        idx: (N,), the stable ids of its items.
+        labels: (N,), their class ids.
+        regions: the masks of the attribute's region.
+        processor: of the models; None where items carry `pixel_values`, if there are no regions.
         device: where to compute.
         batch_size: images per backward pass.
     """
 
     def __init__(
         self,
-        data: ImageData,
         view: Any,
-        processor: Any,
         *,
-        spurious_classes: Iterable[int],
+        idx: Sequence[int],
+        labels: Sequence[int],
+        regions: Regions,
+        processor: Any,
         device: torch.device | str,
-        batch_size: int,
+        batch_size: int = 32,
     ) -> None:
-        self._data, self._view, self._processor = data, view, processor
-        self._classes = sorted(set(spurious_classes))
+        self._view, self._regions, self._processor = view, regions, processor
+        self._idx, self._labels = [int(i) for i in idx], [int(label) for label in labels]
+        self._collate = ImageCollator(processor)
         self._device, self._batch_size = device, batch_size
-        self._labels: dict[int, int] = dict(zip(data.test["idx"][:], data.test["label"][:], strict=True))
-        self._rows = {idx: row for row, idx in enumerate(self._labels)}
-
-    def relevance_in_region(self, model: Any) -> float | None:
-        """Mean share of positive relevance of a spurious class's logit that lies in the attribute's region.
-
-        Of at most 64 images of these classes, evenly over the test set; None where no region is known.
-        """
-        known = self._known(idx for idx, label in self._labels.items() if label in self._classes)
-        chosen = _evenly([idx for idx, region in known.items() if region is not None], 64)
-        if not chosen:
-            return None
-        heatmaps, _ = self._explain(model, chosen, [self._labels[idx] for idx in chosen])
-        regions = np.stack([region for idx in chosen if (region := known[idx]) is not None])
-        return float(np.nanmean(relevance_in_region(heatmaps, regions)))
 
     @cached_property
-    def shown(self) -> list[tuple[int, int]]:
-        """(idx, explained class) of up to 4 test images of each class, 8 in all, with the attribute where known."""
-        pool = _evenly(list(self._labels), 400)
-        if self._data.has_regions:
-            known = self._known(pool)
-            pool = [idx for idx in pool if known[idx] is not None] or pool
+    def _with_region(self) -> list[int]:
+        """Positions of the images that have a region."""
+        return [position for position, idx in enumerate(self._idx) if idx in self._regions]
+
+    @cached_property
+    def _explained(self) -> SpuriousSamples | None:
+        """At most `MOST_EXPLAINED` images with a region, evenly over the test set, with the region as mask."""
+        known = self._with_region
+        if not known:
+            return None
+        chosen = [known[i] for i in np.linspace(0, len(known) - 1, min(MOST_EXPLAINED, len(known))).astype(int)]
+        ids = [self._idx[position] for position in chosen]
+        return SpuriousSamples(
+            pixel_values=self._pixel_values(chosen),
+            masks=torch.as_tensor(self._masks(ids)) > 0.5,
+            labels=torch.as_tensor([self._labels[position] for position in chosen]),
+            idx=torch.as_tensor(ids),
+        )
+
+    def relevance_in_region(self, model: Any) -> float | None:
+        """Mean share of positive relevance of each image's own class that lies in the attribute's region.
+
+        Over at most 64 test images that have a region, of any class, evenly over the test set; None where no region
+        is known.
+        """
+        if (some := self._explained) is None:
+            return None
+        heatmaps = self._explain(model, some.pixel_values, some.labels)
+        return float(np.nanmean(relevance_in_region(heatmaps, self._masks(some.idx.tolist()))))
+
+    def region_effects(self, model: Any) -> dict[str, float | None]:
+        """`relevance_in_region`, and `insertion_effects` of the same images' regions in those without one.
+
+        Where every image has a region (backgrounds), or those without are of one class, every image takes another's.
+        """
+        some = self._explained
+        if some is None:
+            return dict.fromkeys(("relevance_in_region", "insertion_effect", "insertion_flips"))
+        bare = sorted(set(range(len(self._idx))) - set(self._with_region))
+        if len({self._labels[position] for position in bare}) < 2:
+            bare = list(range(len(self._idx)))
+        labels = [self._labels[position] for position in bare]
+        partners = OtherClassPartners(Subset(self._view, bare), labels, self._collate, seed=0)
+        return {
+            "relevance_in_region": self.relevance_in_region(model),
+            **insertion_effects(model, some, partners, device=self._device),
+        }
+
+    def example_images(self, spurious_classes: Sequence[int]) -> list[tuple[int, int]]:
+        """(position, class to explain) of up to 4 test images of each class, 8 in all, with a region where one is
+        known. Explained is the image's own class where that is spurious, else the first spurious one."""
+        pool = _evenly(range(len(self._idx)), 400)
+        pool = [position for position in pool if self._idx[position] in self._regions] or pool
         images = []
-        for label in sorted(set(self._labels.values())):
-            members = [idx for idx in pool if self._labels[idx] == label]
-            target = label if label in self._classes else self._classes[0]
-            images += [(idx, target) for idx in _evenly(members, 4)]
+        for label in sorted(set(self._labels)):
+            members = [position for position in pool if self._labels[position] == label]
+            target = label if label in spurious_classes else spurious_classes[0]
+            images += [(position, target) for position in _evenly(members, 4)]
         return images[:8]
 
-    def before_and_after(self, before: Any, after: Any) -> Image.Image:
-        """The shown images with the heatmaps of two models side by side."""
-        chosen, targets = zip(*self.shown, strict=True)
-        heatmaps_before, pixel_values = self._explain(before, chosen, targets)
-        heatmaps_after, _ = self._explain(after, chosen, targets)
-        names = self._data.class_names
-        captions = [f"{names[self._labels[idx]]}: evidence for {names[target]}" for idx, target in self.shown]
-        regions = None
-        if self._data.has_regions:
-            nothing = np.zeros(heatmaps_before.shape[1:])
-            regions = np.stack([nothing if r is None else r for r in self._known(chosen).values()]) > 0.5
-        images = to_uint8(pixel_values, self._processor)
-        return heatmap_pairs(images, heatmaps_before, heatmaps_after, captions=captions, regions=regions)
+    def heatmaps(self, model: Any, positions: Sequence[int], targets: Sequence[int]) -> tuple[np.ndarray, Tensor]:
+        """Heatmaps (n, H, W) of the targets' logits in these images, and the images (n, 3, H, W)."""
+        pixel_values = self._pixel_values(positions)
+        return self._explain(model, pixel_values, torch.as_tensor(targets)), pixel_values
 
-    def _known(self, indices: Iterable[int]) -> dict[int, np.ndarray | None]:
-        indices = list(indices)
-        return dict(zip(indices, self._data.regions("test").preprocessed(indices, self._processor), strict=True))
+    def region_masks(self, positions: Sequence[int]) -> np.ndarray | None:
+        """(n, H, W) from 0 to 1: the regions in these images, all 0 where an image has none; None without regions."""
+        return self._masks([self._idx[position] for position in positions]) if self._with_region else None
 
-    def _explain(self, model: Any, chosen: Sequence[int], targets: Sequence[int]) -> tuple[np.ndarray, Tensor]:
-        """Heatmaps (n, H, W) of the targets' logits, and the images (n, 3, H, W)."""
-        collate = ImageCollator(self._processor)
-        pixel_values = collate([self._view[self._rows[idx]] for idx in chosen])["pixel_values"].to(self._device)
-        classes = torch.as_tensor(targets, device=self._device)
+    def _masks(self, ids: Sequence[int]) -> np.ndarray:
+        found = self._regions.preprocessed(ids, self._processor)
+        shape = next((mask.shape for mask in found if mask is not None), (1, 1))
+        return np.stack([np.zeros(shape, np.float32) if mask is None else mask for mask in found])
+
+    def _pixel_values(self, positions: Sequence[int]) -> Tensor:
+        return self._collate([self._view[int(position)] for position in positions])["pixel_values"].cpu()
+
+    def _explain(self, model: Any, pixel_values: Tensor, targets: Tensor) -> np.ndarray:
         model.to(self._device)
         heatmaps = []
         with Explainer(model, batch_size=self._batch_size) as explainer:
-            for part in torch.arange(len(chosen)).split(self._batch_size):
-                explained = explainer.explain(pixel_values[part], classes[part])
+            for part in torch.arange(len(pixel_values)).split(self._batch_size):
+                explained = explainer.explain(pixel_values[part].to(self._device), targets[part].to(self._device))
                 assert explained.relevance is not None
                 heatmaps.append(explained.relevance.float().cpu())
-        return torch.cat(heatmaps).numpy(), pixel_values
+        return torch.cat(heatmaps).numpy()
 
 
-def _evenly(items: list, count: int) -> list:
+def _evenly(items: Sequence[int], count: int) -> list[int]:
     if len(items) <= count:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]

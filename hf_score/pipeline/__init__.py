@@ -1,5 +1,8 @@
 """From data to report: the steps of a run over a run folder, and what a run and a benchmark share."""
 
-from .run import Run, RunArguments, run
+from .arguments import RunArguments, parse_arguments
+from .run import SeedRun, run
+from .run_folder import RunFolder
+from .workspace import Workspace
 
-__all__ = ["Run", "RunArguments", "run"]
+__all__ = ["RunArguments", "RunFolder", "SeedRun", "Workspace", "parse_arguments", "run"]

@@ -148,7 +148,7 @@ def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys)
     for options, told in (
         (["--cluster_lambdas", "0=10", "--lambdas", "1,3"], "give it with score_lambda, or give lambdas alone"),
         (["--cluster_lambdas", "0:10"], "cluster_lambdas is '0:10': give a cluster and its λ such as 3=1.0"),
-        (["--lambdas", "0,3"], "lambdas is '0,3': give numbers above 0"),
+        (["--lambdas", "0", "3"], "lambdas is '0 3': give numbers above 0"),
     ):
         assert main(["run", *words, *options]) == 2
         assert told in capsys.readouterr().err
@@ -234,8 +234,9 @@ def test_a_chosen_lambda_is_the_one_that_results_and_card_name(copied, capsys):
     run, words = copied
     shutil.rmtree(run / "score")
     words = [*words, "--lambdas"]
-    assert main(["train", *words, "1,many"]) == 2
-    assert "lambdas is '1,many': give numbers above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", *words, "1", "many"])
+    assert "invalid float value: 'many'" in capsys.readouterr().err
     for step in ("train", "evaluate", "report"):
         assert main([step, *words, "0.5,200"]) == 0
     results = json.loads((run / "results.json").read_text())

@@ -94,10 +94,10 @@ def test_build_on_the_command_line(tmp_path, capsys):
 
 
 def test_a_step_takes_the_raw_folder(tmp_path):
-    from hf_score.pipeline.run import Run, RunArguments
+    from hf_score.pipeline import RunArguments, SeedRun
     from hf_score.training.score_config import SCOREConfig
 
     folder = write_knee(tmp_path / "raw")
     arguments = RunArguments(model="test_vit.r160_in1k", dataset="knee_markers", data_dir=str(folder))
     with pytest.raises(DataError, match="instead of 167"):
-        _ = Run(tmp_path / "run", arguments, SCOREConfig(str(tmp_path / "run"))).data
+        _ = SeedRun(tmp_path / "run", arguments, SCOREConfig(str(tmp_path / "run"))).workspace.data

@@ -1,0 +1,159 @@
+"""`RunArguments`: what to run SCORE on. How to fine-tune is `SCOREConfig`'s."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import HfArgumentParser
+
+from ..errors import HFScoreError
+from ..training import SCOREConfig
+
+__all__ = ["RunArguments", "parse_arguments"]
+
+
+@dataclass
+class RunArguments:
+    """What to run SCORE on. How to fine-tune is [`SCOREConfig`]'s.
+
+    Raises:
+        HFScoreError: λ that are no numbers above 0, or that do not go together.
+    """
+
+    model: str = field(metadata={"help": "Hub id, local folder, or timm name."})
+    dataset: str = field(metadata={"help": "Hub id, local imagefolder with metadata.csv, or registered data set."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "A registered data set's raw folder, or what `hf-score build` made of it."}
+    )
+    weights: str | None = field(default=None, metadata={"help": "Local safetensors weights for a timm name."})
+    from_scratch: bool = field(default=False, metadata={"help": "Start a timm model from random weights."})
+    image_size: int | None = field(default=None, metadata={"help": "Input size in pixels. Default: the model's."})
+    revision: str | None = field(default=None, metadata={"help": "Revision of the model on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with a Hub model."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the class labels. Default: label."})
+    group_column: str | None = field(default=None, metadata={"help": "Column of the groups, for evaluation only."})
+    masks: str | None = field(
+        default=None, metadata={"help": "Folder, pattern or column of masks of the spurious region."}
+    )
+    invert_masks: bool = field(default=False, metadata={"help": "The masks mark the object, not the shortcut."})
+    drop_minority: bool = field(default=False, metadata={"help": "Drop training rows with minority = 1."})
+    strict: bool = field(default=False, metadata={"help": "Stop at a training image that cannot be read."})
+    class_names: list[str] | None = field(default=None, metadata={"help": "Names of the classes 0, 1, ..."})
+    held_out: float = field(default=0.15, metadata={"help": "Share of the training set kept for label-free choices."})
+    erm_epochs: float = field(default=5.0, metadata={"help": "Epochs of fine-tuning a model without a head for this."})
+    erm_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of that fine-tuning."})
+    num_candidates: int = field(default=100, metadata={"help": "Images per class to judge (m)."})
+    mask_share: float = field(default=0.95, metadata={"help": "Share of positive relevance that a mask holds."})
+    mask_area: float = field(
+        default=0.2, metadata={"help": "Largest share of the image that a mask keeps; it has to cover the shortcut."}
+    )
+    object_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "For a shortcut that is everything except the object (a background): masks leave out what this "
+            "model, a classifier with a head of its own such as google/vit-base-patch16-224 or a timm name, sees as "
+            "the object."
+        },
+    )
+    object_weights: str | None = field(
+        default=None, metadata={"help": "Local safetensors weights for a timm name in object_model."}
+    )
+    object_share: float = field(default=0.8, metadata={"help": "Share of that model's relevance the object holds."})
+    decider: Literal["auto", "file", "oracle", "proposal"] = field(
+        default="auto",
+        metadata={
+            "help": "Who decides. auto: the selection file if given, else the oracle. proposal: the evidence alone, "
+            "unseen by anybody; the report and the card say so."
+        },
+    )
+    selection: str | None = field(default=None, metadata={"help": "Selection file (JSON) to decide by."})
+    num_keep: int = field(default=40, metadata={"help": "Spurious-positive samples per class for the oracle (t)."})
+    oracle_threshold: float = field(default=0.15, metadata={"help": "Least share of relevance in the region."})
+    lambdas: list[float] | None = field(
+        default=None, metadata={"help": "Several λ to choose from, label-free; overrides score_lambda."}
+    )
+    cluster_lambdas: list[str] | None = field(
+        default=None, metadata={"help": "λ of single clusters, as CLUSTER=λ; the others have score_lambda."}
+    )
+    controls: bool = field(default=False, metadata={"help": "Also run the controls, to see what makes the change."})
+    num_seeds: int = field(default=1, metadata={"help": "Repeat with this many seeds, from --seed on."})
+    resume: bool = field(default=False, metadata={"help": "Go on with the run in the output folder."})
+
+    def __post_init__(self) -> None:
+        self.class_names, self.cluster_lambdas = _parts(self.class_names), _parts(self.cluster_lambdas)
+        if self.lambdas is not None:
+            self.lambdas = _numbers(self.lambdas)
+        if self.cluster_lambdas and self.lambdas:
+            raise HFScoreError(
+                "cluster_lambdas fixes what lambdas would choose: give it with score_lambda, or give lambdas alone."
+            )
+
+    @property
+    def decided_by(self) -> str:
+        """`decider` with `auto` resolved."""
+        if self.decider == "auto":
+            return "file" if self.selection else "oracle"
+        return self.decider
+
+    def cluster_weights(self, score_lambda: float) -> dict[int, float]:
+        """Cluster → its λ as a multiple of `score_lambda`.
+
+        Raises:
+            HFScoreError: not a cluster and a number.
+        """
+        try:
+            pairs = [part.split("=") for part in self.cluster_lambdas or ()]
+            weights = {int(cluster): float(value) / score_lambda for cluster, value in pairs}
+            if any(not 0 <= weight < math.inf for weight in weights.values()):
+                raise ValueError
+        except (ValueError, ZeroDivisionError):
+            raise HFScoreError(
+                f"cluster_lambdas is {' '.join(self.cluster_lambdas or ())!r}: give a cluster and its λ such as 3=1.0 "
+                "5=10, with score_lambda above 0."
+            ) from None
+        return weights
+
+
+def parse_arguments(words: Sequence[str]) -> tuple[RunArguments, SCOREConfig]:
+    """The command line's words as arguments and configuration.
+
+    Raises:
+        HFScoreError: a combination that is refused.
+    """
+    parser = HfArgumentParser([RunArguments, SCOREConfig])  # type: ignore[list-item]
+    try:
+        return parser.parse_args_into_dataclasses(list(_apart(words)))  # type: ignore[return-value]
+    except ValueError as error:  # TrainingArguments refuses combinations of its own
+        raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
+
+
+def _apart(words: Sequence[str]) -> list[str]:
+    """`--lambdas 1,3,10` is `--lambdas 1 3 10`."""
+    split: list[str] = []
+    for word in words:
+        several = len(split) > 0 and split[-1] == "--lambdas" and "," in word
+        split += [part for part in word.split(",") if part] if several else [word]
+    return split
+
+
+def _parts(values: Sequence[str] | str | None) -> list[str] | None:
+    """One text with commas between, or several texts: as a list."""
+    if values is None:
+        return None
+    texts = [values] if isinstance(values, str) else values
+    return [part.strip() for text in texts for part in text.split(",")]
+
+
+def _numbers(values: Sequence[float] | str) -> list[float]:
+    parts: Sequence[float | str] = values.split(",") if isinstance(values, str) else values
+    try:
+        numbers = [float(part) for part in parts]
+        if not numbers or not all(0 < number < math.inf for number in numbers):
+            raise ValueError
+    except ValueError:
+        told = values if isinstance(values, str) else " ".join(f"{part:g}" for part in values)
+        raise HFScoreError(f"lambdas is {told!r}: give numbers above 0 such as 1 3 10.") from None
+    return numbers

@@ -1,0 +1,76 @@
+"""SCORE and its controls: with what each one trains, so that a table shows what the change is due to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from ..detection import Selection, SpuriousSamples, decide_at_random
+from ..detection.candidates import explain_hits
+from ..detection.scan import ScanHit
+from ..training import SCOREConfig
+
+__all__ = ["CHANGES", "METHODS", "methods_of", "random_hits", "random_samples"]
+
+#: key → (label, supervision), in the order of the tables.
+METHODS = {
+    "erm": ("ERM", "class labels"),
+    "continued_erm": ("continued ERM (λ = 0)", "class labels"),
+    "random_samples": ("SCORE, random samples", "class labels"),
+    "random_regions": ("SCORE, random regions", "class labels + decisions"),
+    "swap_only": ("exchanged copies only (λ → 0)", "class labels + decisions"),
+    "random_neurons": ("SCORE, random neurons", "class labels + decisions"),
+    "score": ("SCORE", "class labels + decisions"),
+}
+#: key → the fields of the configuration that make the control.
+CHANGES: dict[str, dict[str, Any]] = {
+    "continued_erm": {"score_lambda": 0.0},
+    "swap_only": {"score_lambda": 1e-9},  # the copies stay, the penalty weighs nothing
+    "random_neurons": {"score_random_neurons": True},
+}
+
+
+def methods_of(config: SCOREConfig, *, controls: bool) -> list[str]:
+    """The methods of a run: without `controls` ERM and SCORE alone."""
+    if not controls:
+        return ["erm", "score"]
+    return [key for key in METHODS if key != "random_neurons" or config.score_penalised != "difference"]
+
+
+def random_hits(
+    labels: np.ndarray, idx: np.ndarray, *, label: int, count: int, generator: np.random.Generator, any_class: bool
+) -> list[ScanHit]:
+    """`count` images of a class, or of all classes, drawn at random without replacement.
+
+    Args:
+        labels, idx: (N,), class ids and stable ids of the data set.
+    """
+    pool = np.arange(len(labels)) if any_class else np.flatnonzero(labels == label)
+    drawn = generator.choice(pool, size=min(count, len(pool)), replace=False)
+    return [ScanHit(0.0, int(position), int(idx[position]), int(labels[position])) for position in drawn]
+
+
+def random_samples(
+    selection: Selection, model: PreTrainedModel, view: Any, data: Any, *, seed: int, explaining: Mapping[str, Any]
+) -> SpuriousSamples:
+    """Control: as many images of the same classes as were kept, drawn at random, explained and masked alike.
+
+    Args:
+        selection: what was kept.
+        model: the starting model.
+        view: the training view that it is trained on.
+        data: the training set, with columns `idx` and `label`.
+        seed: of the draw.
+        explaining: keywords of `explain_hits`.
+    """
+    generator = np.random.default_rng(seed)
+    labels, ids = np.asarray(data["label"]), np.asarray(data["idx"])
+    hits: list[ScanHit] = []
+    for label in {decision.label for decision in selection.spurious}:
+        count = sum(decision.label == label for decision in selection.spurious)
+        hits += random_hits(labels, ids, label=label, count=count, generator=generator, any_class=False)
+    drawn = explain_hits(model, view, hits, **explaining)
+    return drawn.samples(decide_at_random(drawn), view, processor=explaining["processor"])

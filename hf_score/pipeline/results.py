@@ -1,0 +1,131 @@
+"""`results.json`: what a run says of its data, model, methods and figures, and how several seeds become one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..attribution import find_layer
+from ..data.registry.specs import find_dataset
+from ..evaluation import group_metrics
+from ..models import base_model_id, describe_model
+from ..provenance import provenance, to_jsonable
+from ..training import BaseTrainer, SCOREConfig
+from .arguments import RunArguments
+from .controls import METHODS
+from .workspace import Workspace
+
+__all__ = ["data_has_groups", "merge_results", "methods_of_results", "results_head", "test_metrics", "training_cost"]
+
+
+def test_metrics(trainer: BaseTrainer, workspace: Workspace) -> dict[str, Any]:
+    """Metrics of the trainer's model on the test set, by group where groups are known."""
+    logits = trainer.predict(workspace.view("test")).predictions
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    data = workspace.data
+    labels = np.asarray(data.test["label"])
+    if "group" not in data.test.column_names:
+        return {"accuracy": float((logits.argmax(-1) == labels).mean())}
+    return group_metrics(
+        logits.argmax(-1),
+        labels,
+        np.asarray(data.test["group"]),
+        group_names=data.group_names,
+        train_group_counts=data.train_group_counts,
+    )
+
+
+def results_head(arguments: RunArguments, config: SCOREConfig, workspace: Workspace) -> dict[str, Any]:
+    """All of `results.json` but the methods: provenance, model, data set, options."""
+    data, model = workspace.data, workspace.loaded.model
+    registered = find_dataset(data.name)
+    settings = to_jsonable({**asdict(arguments), **config.described()})
+    if arguments.lambdas:
+        del settings["score_lambda"]  # each run says which one was chosen
+    return {
+        **provenance(),
+        "model": {
+            "name": arguments.model,
+            "base_model": base_model_id(
+                arguments.model, weights=arguments.weights, from_scratch=arguments.from_scratch
+            ),
+            **describe_model(model),
+            "layer": find_layer(model, config.score_layer).name,
+            "image_size": int(workspace.pixel_values(workspace.view("test"), [0]).shape[-1]),
+        },
+        "dataset": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "class_names": data.class_names,
+            "group_names": data.group_names,
+            "train_group_counts": data.train_group_counts,
+            "licence": data.licence,
+            "source": data.source,
+            "description": f"{registered.description}." if registered else None,
+            "citation": getattr(registered, "citation", None),
+            "counts": {split: len(getattr(data, split)) for split in ("train", "held_out", "test")},
+        },
+        "config": settings,
+        "seeds": [config.seed],
+    }
+
+
+def methods_of_results(
+    measured: Mapping[str, Mapping[str, Any]],
+    histories: Mapping[str, list[dict[str, Any]]],
+    *,
+    seed: int,
+    decided_by: str,
+) -> dict[str, Any]:
+    """The methods of `results.json`, with one run each.
+
+    Args:
+        measured: method → its figures.
+        histories: method → its curves, with the outcome in the last row.
+        decided_by: who or what decided on the samples.
+    """
+    return {
+        key: {
+            "label": METHODS[key][0],
+            "supervision": METHODS[key][1].replace("decisions", f"{decided_by} decisions"),
+            "runs": [{"seed": seed, **figures, **_outcome(histories.get(key, []))}],
+        }
+        for key, figures in measured.items()
+    }
+
+
+def merge_results(results: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Add the runs of another seed to the results, which may be empty."""
+    if not results:
+        return more
+    for key, method in more["methods"].items():
+        results["methods"][key]["runs"] += method["runs"]
+    results["seeds"] = results["seeds"] + more["seeds"]
+    return results
+
+
+def data_has_groups(results: Mapping[str, Any]) -> bool:
+    """Whether the runs were evaluated by group."""
+    return any("group_accuracy" in r["metrics"] for m in results["methods"].values() for r in m["runs"])
+
+
+def training_cost(trainer: BaseTrainer) -> dict[str, float]:
+    """Seconds of training, and kg of CO₂ equivalents where codecarbon measured them (`--report_to codecarbon`)."""
+    runtimes = [row["train_runtime"] for row in trainer.state.log_history if "train_runtime" in row]
+    cost = {"train_seconds": sum(runtimes)} if runtimes else {}
+    emissions = Path(trainer.args.output_dir or ".") / "emissions.csv"
+    if emissions.is_file():
+        with emissions.open(encoding="utf-8", newline="") as file:
+            cost["emissions_kg"] = sum(float(row["emissions"]) for row in csv.DictReader(file))
+    return cost
+
+
+def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a training beside its curves."""
+    names = ("train_seconds", "emissions_kg", "score_lambda", "lambda_estimates")
+    return {name: row[name] for row in history for name in names if name in row}
