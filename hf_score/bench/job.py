@@ -1,4 +1,4 @@
-"""One (set, model, seed) of a plan: its data, its ERM model and its candidates, and any method run on them.
+"""One (data set, model, seed) of a plan: its data, its ERM model and its candidates, and any method run on them.
 
 Images, ERM models and candidates are cached in a folder, keyed by all that decides them. Group labels are read by
 `measure`, and by `supervision` for a method that declares them.
@@ -9,40 +9,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import threading
 import time
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import AutoModelForImageClassification, PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
+from transformers import AutoModelForImageClassification, PreTrainedModel, PrinterCallback, set_seed
 
-from ..attribution import Explainer
 from ..baselines import BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
-from ..data import ImageCollator, PixelDataset, load_data, preprocess
-from ..data.exchange import OtherClassPartners
-from ..detection import Candidates, ObjectFinder, SpuriousSamples, decide_at_random, decide_by_oracle, find_candidates
+from ..data import PixelDataset, load_data, preprocess
+from ..detection import Candidates, SpuriousSamples, decide_at_random, decide_by_oracle, find_candidates
 from ..detection.candidates import explain_hits
 from ..detection.scan import ScanHit
 from ..errors import HFScoreError
-from ..evaluation import group_metrics, relevance_in_region
-from ..files import atomic_folder, write_bytes
-from ..margins import margin
-from ..models import load_model
+from ..evaluation import group_metrics
+from ..files import write_bytes
+from ..pipeline import Workspace
+from ..pipeline.controls import random_hits
 from ..provenance import git_commit, hardware, versions
-from ..training.base_config import BaseConfig
-from ..training.base_trainer import BaseTrainer
+from ..training import BaseConfig, BaseTrainer
 from ..training.supervision import in_words
 from .plan import Cell, Plan, expand
-from .rows import best_evaluation
+from .watch import AfterFirstEpoch, PeakMemory, SomeEpochs, Watch, save_model
 
 __all__ = ["GroupedPixels", "Job"]
 
@@ -53,10 +46,12 @@ SAMPLES: dict[str, Any] = {
     "num_keep": 40,
     "mask_area": 0.2,
     "mask_share": 0.95,
-    "object_share": None,  # of the pretrained model's relevance: masks are all but the object that it sees
+    "object_share": None,  # of the pretrained model's relevance: masks are everything except the object that it sees
     "threshold": 0.15,
     "wrong_share": 0.0,  # of the samples, replaced by random images of their class
 }
+#: What `group_metrics` says that a row keeps.
+_MEASURES = ("worst_group_accuracy", "accuracy", "mean_group_accuracy", "weighted_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +64,39 @@ class GroupedPixels(PixelDataset):
         return {**super().__getitem__(item), "group": self.group[item]}
 
 
+class CachedWorkspace(Workspace):
+    """A workspace whose views are preprocessed once for all jobs, and lie on the device.
+
+    Args:
+        key: what decides the images.
+        cache: folder of the preprocessed images.
+        **kwargs: as for [`Workspace`].
+    """
+
+    def __init__(self, *args: Any, key: Any, cache: Path, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._key, self._cache = key, cache
+
+    def _make_view(self, split: str) -> PixelDataset:
+        rows = getattr(self.data, split)
+        key = json.dumps([*self._key, self.data.fingerprint, split], sort_keys=True)
+        file = self._cache / f"{_digest(key)}.safetensors"
+        if not file.is_file():
+            view = preprocess(rows, self.processor)
+            write_bytes(file, save({f.name: getattr(view, f.name) for f in dataclasses.fields(view)}))
+        view = PixelDataset(**load_file(file))
+        images = view.pixel_values.to(self.device)
+        if split in ("train", "held_out"):
+            return dataclasses.replace(view, pixel_values=images)
+        return GroupedPixels(images, view.labels, view.idx, torch.as_tensor(rows["group"][:]))
+
+
 class Job:
-    """What the cells of one (set, model, seed) share.
+    """What the cells of one (data set, model, seed) share.
 
     Args:
         plan: the plan.
-        set_name, model_name, seed: which of its sets, models and seeds.
+        set_name, model_name, seed: which of its data sets, models and seeds.
         cache: folder of images, ERM models and candidates.
     """
 
@@ -83,55 +105,38 @@ class Job:
         self.spec, self.model_spec = plan.sets[set_name], plan.models[model_name]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._made_by = {"hardware": hardware(), "versions": json.dumps(versions()), "git_commit": git_commit()}
-        load = expand(self.spec["load"])
-        self.data = load_data(load.pop("dataset"), **load, with_train_groups=True)
+        data_options, model_options = expand(self.spec["load"]), expand(self.model_spec["load"])
+        data = load_data(data_options.pop("dataset"), **data_options, with_train_groups=True)
         # The harness alone may see them; a method gets them through `supervision`, if it declares them.
-        self._train_groups, self.data = self.data.train_groups, dataclasses.replace(self.data, train_groups=None)
+        self._train_groups, self.data = data.train_groups, dataclasses.replace(data, train_groups=None)
+        self.workspace = CachedWorkspace(
+            self.data,
+            model_options,
+            # The weights that the model was fine-tuned from, with the head and the input size they came with.
+            object_model={k: v for k, v in model_options.items() if k != "image_size"},
+            seed=seed,
+            device=self.device,
+            key=[self.spec["load"], self.model_spec["load"]],
+            cache=self.cache / "images",
+        )
 
     # ---- Data and models ----
 
-    @cached_property
-    def _pretrained(self) -> tuple[PreTrainedModel, Any]:
-        set_seed(self.seed)
-        model, processor, _ = load_model(**expand(self.model_spec["load"]), class_names=self.data.class_names)
-        return model, processor
+    @property
+    def train(self) -> PixelDataset:
+        """The training images."""
+        return self.workspace.view("train")
 
     @property
-    def processor(self) -> Any:
-        return self._pretrained[1]
-
-    @cached_property
-    def train(self) -> PixelDataset:
-        return self._view("train")
-
-    @cached_property
-    def held_out(self) -> PixelDataset:
-        return self._view("held_out")
-
-    @cached_property
     def test(self) -> GroupedPixels:
-        return self._grouped("test")
+        """The test images with their groups."""
+        return self.workspace.view("test")
 
-    @cached_property
+    @property
     def validation(self) -> GroupedPixels | None:
         """The validation split with its groups, for methods that declare it and for the oracle's column."""
         rows = self.data.validation
-        return None if rows is None or "group" not in rows.column_names else self._grouped("validation")
-
-    def _view(self, split: str) -> PixelDataset:
-        rows = getattr(self.data, split)
-        key = json.dumps([self.spec["load"], self.model_spec["load"], self.data.fingerprint, split], sort_keys=True)
-        file = self.cache / "images" / f"{_digest(key)}.safetensors"
-        if not file.is_file():
-            view = preprocess(rows, self.processor)
-            write_bytes(file, save({f.name: getattr(view, f.name) for f in dataclasses.fields(view)}))
-        view = PixelDataset(**load_file(file))
-        return dataclasses.replace(view, pixel_values=view.pixel_values.to(self.device))
-
-    def _grouped(self, split: str) -> GroupedPixels:
-        view = self._view(split)
-        group = torch.as_tensor(getattr(self.data, split)["group"][:])
-        return GroupedPixels(view.pixel_values, view.labels, view.idx, group)
+        return None if rows is None or "group" not in rows.column_names else self.workspace.view("validation")
 
     def start(self, initial_model: str) -> PreTrainedModel:
         """A fresh copy of the `"pretrained"`, the `"early"` or the `"erm"` model."""
@@ -148,19 +153,21 @@ class Job:
         return self.cache / _digest(json.dumps(key, sort_keys=True))
 
     def _train_erm(self) -> None:
-        model, _ = self._pretrained
-        _save(model, self.folder / "pretrained")
+        model = self.workspace.loaded.model
+        save_model(model, self.folder / "pretrained")
         model.to(self.device)  # type: ignore[arg-type]
         if self.model_spec.get("channels_last"):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        config = self._config(ERMTrainer.config_class, {**self.model_spec["erm"], "class_balanced": True})
-        early = _AfterFirstEpoch(self.folder / "early")
         trainer = ERMTrainer(
-            model, config, train_dataset=self.train, processing_class=self.processor, callbacks=[early]
+            model,
+            self._config(ERMTrainer.config_class, {**self.model_spec["erm"], "class_balanced": True}),
+            train_dataset=self.train,
+            processing_class=self.workspace.processor,
+            callbacks=[AfterFirstEpoch(self.folder / "early")],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        _save(model, self.folder / "erm")
+        save_model(model, self.folder / "erm")
 
     def _config(self, kind: type[BaseConfig], fields: dict[str, Any]) -> Any:
         base = {
@@ -195,16 +202,8 @@ class Job:
         )
 
     def _region(self, idx: int) -> np.ndarray | None:
-        region = self.regions("train", [idx])[0]
+        region = self.workspace.regions("train", [idx])[0]
         return None if region is None else region > 0.5
-
-    def regions(self, split: str, chosen: Any) -> list[np.ndarray | None]:
-        """The regions of the spurious attribute in these images, (H, W) from 0 to 1 as the model sees them."""
-        return self.data.regions(split).preprocessed(chosen, self.processor)
-
-    @cached_property
-    def _test_regions(self) -> list[np.ndarray | None]:
-        return self.regions("test", self.test.idx)
 
     def candidates(self, *, mask_share: float, mask_area: float, object_share: float | None = None) -> Candidates:
         """The ERM model's candidates."""
@@ -216,22 +215,14 @@ class Job:
             found.save(folder)
         return Candidates.load(folder)
 
-    def _explaining(self, *, object_share: float | None = None, **masks: Any) -> dict[str, Any]:
-        find_object = None if object_share is None else self._object_finder(object_share)
-        about = {"dataset_fingerprint": self.data.fingerprint, "layer": "last", "batch_size": 50}
-        return {**about, **masks, "processor": self.processor, "find_object": find_object}
-
-    def _object_finder(self, share: float) -> ObjectFinder:
-        """Of the weights that the model was fine-tuned from, with the head and the input size they came with."""
-        load = {k: v for k, v in expand(self.model_spec["load"]).items() if k != "image_size"}
-        model, processor, _ = load_model(**load, class_names=None)
-        return ObjectFinder(model.to(self.device), processor, share=share)  # type: ignore[arg-type]
+    def _explaining(self, **masks: Any) -> dict[str, Any]:
+        return {**self.workspace.explaining(layer="last", **masks), "batch_size": 50}
 
     def samples(self, fields: dict[str, Any]) -> SpuriousSamples:
         """The spurious-positive samples that an oracle keeps, or what a control puts in their place."""
-        strange = fields.keys() - SAMPLES.keys()
-        if strange:
-            raise HFScoreError(f"{self.plan.path}: samples have no field {min(strange)!r}: use {sorted(SAMPLES)}.")
+        unknown = fields.keys() - SAMPLES.keys()
+        if unknown:
+            raise HFScoreError(f"{self.plan.path}: samples have no field {min(unknown)!r}: use {sorted(SAMPLES)}.")
         how = {**SAMPLES, **fields}
         if not self.data.has_regions:
             raise HFScoreError(
@@ -240,7 +231,7 @@ class Job:
             )
         masks = {name: how[name] for name in ("mask_share", "mask_area", "object_share")}
         candidates = self.candidates(**masks)
-        regions = self.regions("train", candidates.idx)
+        regions = self.workspace.regions("train", candidates.idx)
         selection = decide_by_oracle(candidates, regions, num_keep=how["num_keep"], threshold=how["threshold"])
         samples = candidates.samples(selection, self.train)
         if how["choose"] != "oracle" or how["wrong_share"]:
@@ -248,7 +239,8 @@ class Job:
         if how["masks"] == "moved":
             samples = samples.move_masks(seed=self.seed)
         elif how["masks"] == "true":
-            known = [np.zeros(samples.masks.shape[1:]) if r is None else r for r in self.regions("train", samples.idx)]
+            nothing = np.zeros(samples.masks.shape[1:])
+            known = [nothing if r is None else r for r in self.workspace.regions("train", samples.idx)]
             samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(known)) > 0.5)
         return samples
 
@@ -257,14 +249,14 @@ class Job:
         generator = np.random.default_rng(self.seed)
         labels, ids = self.train.labels.cpu().numpy(), self.train.idx.numpy()
         share = 1.0 if how["choose"] != "oracle" else how["wrong_share"]
-        keep, hits = [], []
+        keep: list[int] = []
+        hits: list[ScanHit] = []
         for label in samples.labels.unique().tolist():
             rows = generator.permutation(np.flatnonzero(samples.labels.numpy() == label))
             count = round(share * len(rows))
             keep += rows[count:].tolist()
-            pool = np.arange(len(labels)) if how["choose"] == "random_any" else np.flatnonzero(labels == label)
-            for place in generator.choice(pool, size=min(count, len(pool)), replace=False):
-                hits.append(ScanHit(0.0, int(place), int(ids[place]), int(labels[place])))
+            any_class = how["choose"] == "random_any"
+            hits += random_hits(labels, ids, label=label, count=count, generator=generator, any_class=any_class)
         if not hits:  # a tenth of fewer than five samples
             return samples
         drawn = explain_hits(self.start("erm"), self.train, hits, **self._explaining(**masks))
@@ -275,8 +267,8 @@ class Job:
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run one cell and return its row."""
         began = time.monotonic()
-        with _PeakMemory(self.device) as peak:
-            watch = _Watch(self)
+        with PeakMemory(self.device) as peak:
+            watch = Watch(self._measure)
             if cell.trainer_class.name == "erm":
                 model = self.start("erm")
                 watch.add(model, epoch=float(self.model_spec["erm"].get("num_train_epochs", 0)), selection=None)
@@ -296,8 +288,8 @@ class Job:
             "ablation": cell.ablation,
             "image_size": int(self.train.pixel_values.shape[-1]),
             "selection": chosen["selection"],
-            **{name: chosen[name] for name in ("epoch", *_MEASURES)},
-            **self.region_effects(model),
+            **{name: chosen[name] for name in ("epoch", *_MEASURES, "groups")},
+            **self.workspace.explained_test_set.region_effects(model.eval()),
             "history": json.dumps(watch.rows),
             "settings": cell.settings,
             "wall_seconds": round(time.monotonic() - began, 1),
@@ -306,15 +298,15 @@ class Job:
         }
         return row
 
-    def _fit(self, cell: Cell, watch: _Watch) -> PreTrainedModel:
+    def _fit(self, cell: Cell, watch: Watch) -> PreTrainedModel:
         trainer_class = cell.trainer_class
         config = self._config(trainer_class.config_class, cell.config)  # first: `tf32` holds for the process from here
         supervision = self.supervision(cell)
         model = self.start(trainer_class.initial_model)
         extra: dict[str, Any] = {}
         if issubclass(trainer_class, BaselineTrainer):
-            extra["supervision"] = supervision
-            extra["reference_model"] = self.start(trainer_class.second_model) if trainer_class.second_model else None
+            second = trainer_class.second_model
+            extra |= {"supervision": supervision, "reference_model": self.start(second) if second else None}
         else:
             extra["spurious_samples"] = supervision.samples
         set_seed(self.seed)
@@ -322,9 +314,9 @@ class Job:
             model,
             config,
             train_dataset=self.train,
-            eval_dataset=self.held_out,
-            processing_class=self.processor,
-            callbacks=[watch, _SomeEpochs(self.plan.evaluations if trainer_class.has_epochs else 0)],
+            eval_dataset=self.workspace.view("held_out"),
+            processing_class=self.workspace.processor,
+            callbacks=[watch, SomeEpochs(self.plan.evaluations if trainer_class.has_epochs else 0)],
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
@@ -335,6 +327,13 @@ class Job:
         return model
 
     # ---- Group labels from here on ----
+
+    def _measure(self, model: Any) -> dict[str, Any]:
+        """Figures on the test set, and the worst group of the validation set, which only an oracle has."""
+        row = self.measure(model, self.test)
+        if self.validation is not None:
+            row["validation"] = self.measure(model, self.validation)["worst_group_accuracy"]
+        return row
 
     def measure(self, model: Any, dataset: GroupedPixels) -> dict[str, Any]:
         """Group metrics of a model, in eval mode."""
@@ -350,143 +349,7 @@ class Job:
             group_names=self.data.group_names,
             train_group_counts=self.data.train_group_counts,
         )
-        return {
-            **{name: metrics[name] for name in _MEASURES if name != "groups"},
-            "groups": list(metrics["group_accuracy"].values()),
-        }
-
-    def region_effects(self, model: Any) -> dict[str, float | None]:
-        """What the true region does on test images: its share of the relevance of the image's class, and what
-        inserting it into images of another class does to the margin (in logits) and to the decision."""
-        nothing = dict.fromkeys(("relevance_in_region", "insertion_effect", "insertion_flips"))
-        if len(self.data.regions("test")) == 0:
-            return nothing
-        labels, known = self.test.labels, self._test_regions
-        places = range(len(labels))
-        with_region = [p for p in places if known[p] is not None]
-        shown = [with_region[i] for i in np.linspace(0, len(with_region) - 1, min(64, len(with_region))).astype(int)]
-        masks = np.stack([region for p in shown if (region := known[p]) is not None])
-        some = SpuriousSamples(
-            self.test.pixel_values[shown].cpu(), torch.as_tensor(masks) > 0.5, labels[shown], self.test.idx[shown]
-        )
-        shares = []
-        with Explainer(model) as explainer:
-            for part in torch.arange(len(shown)).split(32):
-                images, targets = some.pixel_values[part].to(self.device), some.labels[part].to(self.device)
-                relevance = explainer.explain(images, targets).relevance
-                assert relevance is not None
-                shares.append(relevance_in_region(relevance.float().cpu().numpy(), masks[part.numpy()]))
-        # Where every image has a region (backgrounds), every image takes another's.
-        hosts = [p for p in places if known[p] is None] or list(places)
-        bare = PixelDataset(self.test.pixel_values[hosts].cpu(), labels[hosts], self.test.idx[hosts])
-        drawn = OtherClassPartners(bare, bare.labels.tolist(), ImageCollator(None), seed=0)
-        pairs = some.exchanged_with(*drawn.draw(some.labels.tolist(), range(len(some))))
-        with torch.no_grad():
-            after, before = (
-                model(pixel_values=x.to(self.device)).logits.float().cpu().chunk(2)[1]
-                for x in (pairs.with_region, pairs.without_region)
-            )
-        classes = pairs.shortcut_labels.chunk(2)[1]
-        right = before.argmax(1) == pairs.labels.chunk(2)[1]
-        flips = (after.argmax(1) != before.argmax(1))[right].float()
-        return {
-            "relevance_in_region": float(np.nanmean(np.concatenate(shares))),
-            "insertion_effect": float((margin(after, classes) - margin(before, classes)).mean()),
-            "insertion_flips": float(flips.mean()) if len(flips) else None,
-        }
-
-
-_MEASURES = ("worst_group_accuracy", "accuracy", "mean_group_accuracy", "weighted_accuracy", "groups")
-
-
-class _Watch(TrainerCallback):
-    """Measures the model at every evaluation, and keeps the weights that a label-free choice takes."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.rows: list[dict[str, Any]] = []
-        self._best: dict[str, Tensor] = {}
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
-    ) -> None:
-        self.add(model, epoch=float(state.epoch or 0), selection=metrics["eval_selection"])
-
-    def add(self, model: Any, *, epoch: float, selection: float | None) -> None:
-        model = getattr(model, "module", model)
-        row: dict[str, Any] = {"epoch": epoch, "selection": selection, **self.job.measure(model, self.job.test)}
-        if self.job.validation is not None:
-            row["validation"] = self.job.measure(model, self.job.validation)["worst_group_accuracy"]
-        self.rows.append(row)
-        if self.chosen is row:
-            self._best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """The evaluation that a label-free choice takes."""
-        return best_evaluation(self.rows, by="selection")
-
-    def restore(self, model: PreTrainedModel) -> None:
-        """The weights of `chosen`."""
-        model.load_state_dict(self._best)
-
-
-class _SomeEpochs(TrainerCallback):
-    """Asks for so many evaluations, evenly over the epochs, the last one included."""
-
-    def __init__(self, evaluations: int) -> None:
-        self.evaluations = evaluations
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        epochs = int(state.num_train_epochs or 1)
-        count = min(self.evaluations, epochs)
-        wanted = {round(epochs * (n + 1) / count) for n in range(count)}  # none for a count of 0
-        control.should_evaluate = round(state.epoch or 0) in wanted
-
-
-class _AfterFirstEpoch(TrainerCallback):
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if round(state.epoch) == 1:
-            _save(model, self.folder)
-
-
-class _PeakMemory:
-    """The largest memory in use during the body, in MiB: of the GPU, or of this process."""
-
-    def __init__(self, device: str) -> None:
-        self.device, self.mib, self._stop = device, 0.0, threading.Event()
-
-    def __enter__(self) -> _PeakMemory:
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self._thread = threading.Thread(target=self._sample, daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.device == "cuda":
-            self.mib = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        else:
-            self._stop.set()
-            self._thread.join()
-
-    def _sample(self) -> None:
-        process = psutil.Process(os.getpid())
-        while True:
-            self.mib = max(self.mib, round(process.memory_info().rss / 2**20, 1))
-            if self._stop.wait(0.1):
-                return
-
-
-def _save(model: Any, folder: Path) -> None:
-    with atomic_folder(folder) as temporary:
-        model.save_pretrained(temporary)
+        return {**{name: metrics[name] for name in _MEASURES}, "groups": list(metrics["group_accuracy"].values())}
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -51,15 +52,10 @@ class Workspace:
 
     def with_seed(self, seed: int) -> Workspace:
         """The same data and views, for a model of another seed."""
-        other = type(self)(
-            self.data,
-            self._model,
-            object_model=self._object_model,
-            seed=seed,
-            device=self.device,
-            batch_size=self.batch_size,
-        )
-        other._views = self._views
+        _ = self.data  # loaded once for all
+        other = copy.copy(self)
+        other.seed = seed
+        other.__dict__.pop("loaded", None)
         return other
 
     @cached_property

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
+from hf_score import SCOREConfig
 from hf_score.cli import main
 from hf_score.detection import Candidates, ObjectFinder, Selection
 from hf_score.models import load_model
+from hf_score.pipeline import RunArguments
+from hf_score.pipeline.controls import methods_of
+from hf_score.pipeline.run_folder import DECIDES, HARMLESS, inputs_of
 from hf_score.report import render_model_card
 from hf_score.review import DecisionStore
 
@@ -228,6 +233,80 @@ def test_what_other_options_made_is_not_taken_for_theirs(copied, capsys):
         error = capsys.readouterr().err
         assert told in error and str(run / part) in error and error.count("\n") == 1
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--per_device_train_batch_size", "16"],
+        ["--weight_decay", "0.1"],
+        ["--lr_scheduler_type", "cosine"],
+        ["--class_balanced", "false"],
+        ["--invert_masks"],
+        ["--masks", "elsewhere"],
+        ["--max_grad_norm", "0.5"],
+        ["--adam_beta2", "0.98"],
+        ["--erm_epochs", "4"],
+    ],
+    ids=" ".join,
+)
+def test_every_option_that_decides_a_part_is_noticed(copied, capsys, options):
+    run, words = copied
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["run", "--resume", *words, *options]) == 2
+    assert f"was made with {options[0].removeprefix('--')} " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_harmless_options_are_those_that_are_listed():
+    """A new option of transformers or of ours decides the starting model until somebody says that it does not."""
+    arguments, config = RunArguments(model="m", dataset="d"), SCOREConfig("out", use_cpu=True)
+    everything = inputs_of("results.json", arguments, config, erm_is_trained=True)
+    options = {f.name for kind in (RunArguments, SCOREConfig) for f in fields(kind)}
+    assert {name for name in options - everything.keys() if not name.startswith(HARMLESS)} == {
+        *DECIDES["selection.json"],  # results know the decisions themselves
+    }
+    assert all(any(name.startswith(beginning) for name in options) for beginning in HARMLESS)
+    assert {"seed", "weight_decay", "bf16", "dataset", "erm_epochs"} <= inputs_of(
+        "erm", arguments, config, erm_is_trained=True
+    ).keys()
+
+
+def test_a_model_that_is_taken_as_it_came_does_not_depend_on_how_others_are_trained():
+    arguments, config = RunArguments(model="m", dataset="d"), SCOREConfig("out", use_cpu=True)
+    inputs = inputs_of("candidates", arguments, config, erm_is_trained=False)
+    assert "weight_decay" not in inputs and {"score_layer", "seed", "num_candidates"} <= inputs.keys()
+
+
+def test_several_seeds_with_all_controls(tmp_path, capsys):
+    data, run = folder_of_squares(tmp_path / "data"), tmp_path / "run"
+    for split, count in (("train", 24), ("test", 8)):
+        (tmp_path / "masks" / split).mkdir(parents=True)
+        for i in range(1, count, 2):
+            mask = np.zeros((32, 32), dtype=np.uint8)
+            mask[:8, :8] = 255
+            Image.fromarray(mask).save(tmp_path / "masks" / split / f"{i}.png")
+    words = ["run", "--dataset", str(data), "--masks", str(tmp_path / "masks"), *TINY, "--output_dir", str(run)]
+    words += ["--num_seeds", "2", "--controls", "--seed", "5", "--oracle_threshold", "0.01"]
+    assert main(words) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["seeds"] == [5, 6]
+    assert list(results["methods"]) == methods_of(SCOREConfig("out", use_cpu=True), controls=True)
+    assert len(results["methods"]) == 6
+    for key, method in results["methods"].items():
+        assert [one["seed"] for one in method["runs"]] == [5, 6]
+        for one in method["runs"]:
+            weights = (run / f"seed-{one['seed']}" / key / "model.safetensors").read_bytes()
+            assert one["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+            own = json.loads((run / f"seed-{one['seed']}" / "results.json").read_text())
+            assert own["methods"][key]["runs"] == [one]
+    digests = {one["weights_sha256"] for method in results["methods"].values() for one in method["runs"]}
+    assert len(digests) == 12  # no two controls are the same training
+    shown = capsys.readouterr().out
+    assert "Seed 5" in shown and "Seed 6" in shown and "±" in shown
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("model.safetensors") if "model" not in path.parts}
+    assert main([*words, "--resume"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_chosen_lambda_is_the_one_that_results_and_card_name(copied, capsys):

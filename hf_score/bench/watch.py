@@ -1,0 +1,116 @@
+"""What is looked at while a benchmark's cell trains: its model at every evaluation, and the memory it takes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+
+from ..files import atomic_folder
+from .rows import best_evaluation
+
+__all__ = ["AfterFirstEpoch", "PeakMemory", "SomeEpochs", "Watch", "save_model"]
+
+
+class Watch(TrainerCallback):
+    """Measures the model at every evaluation, and keeps the weights that a label-free choice takes.
+
+    Args:
+        measure: model → its figures, by group too.
+    """
+
+    def __init__(self, measure: Callable[[Any], dict[str, Any]]) -> None:
+        self._measure = measure
+        self.rows: list[dict[str, Any]] = []
+        self._best: dict[str, Tensor] = {}
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
+    ) -> None:
+        self.add(model, epoch=float(state.epoch or 0), selection=metrics["eval_selection"])
+
+    def add(self, model: Any, *, epoch: float, selection: float | None) -> None:
+        """Measure a model, wrapped or not."""
+        model = getattr(model, "module", model)
+        row: dict[str, Any] = {"epoch": epoch, "selection": selection, **self._measure(model)}
+        self.rows.append(row)
+        if self.chosen is row:
+            self._best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The evaluation that a label-free choice takes."""
+        return best_evaluation(self.rows, by="selection")
+
+    def restore(self, model: PreTrainedModel) -> None:
+        """Give the model the weights of `chosen`."""
+        model.load_state_dict(self._best)
+
+
+class SomeEpochs(TrainerCallback):
+    """Asks for so many evaluations, evenly over the epochs, the last one included."""
+
+    def __init__(self, evaluations: int) -> None:
+        self.evaluations = evaluations
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        epochs = int(state.num_train_epochs or 1)
+        count = min(self.evaluations, epochs)
+        wanted = {round(epochs * (n + 1) / count) for n in range(count)}  # none for a count of 0
+        control.should_evaluate = round(state.epoch or 0) in wanted
+
+
+class AfterFirstEpoch(TrainerCallback):
+    """Saves the model after its first epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if round(state.epoch) == 1:
+            save_model(model, self.folder)
+
+
+class PeakMemory:
+    """The largest memory in use during the body, in MiB: of the GPU, or of this process."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.mib, self._stop = device, 0.0, threading.Event()
+
+    def __enter__(self) -> PeakMemory:
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._thread = threading.Thread(target=self._sample, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.device == "cuda":
+            self.mib = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        else:
+            self._stop.set()
+            self._thread.join()
+
+    def _sample(self) -> None:
+        process = psutil.Process(os.getpid())
+        while True:
+            self.mib = max(self.mib, round(process.memory_info().rss / 2**20, 1))
+            if self._stop.wait(0.1):
+                return
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
