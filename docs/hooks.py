@@ -9,14 +9,14 @@ from typing import Any
 
 from hf_score.attribution import FAMILIES
 from hf_score.attribution.families import REFUSED
-from hf_score.cli import USAGE
+from hf_score.cli import make_parser
 
 __all__ = ["on_page_markdown"]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs: put in what `<!-- usage -->`, `<!-- options: ... -->`, `<!-- families -->` stand for."""
-    markdown = markdown.replace("<!-- usage -->", f"```text\n{USAGE}```")
+    markdown = markdown.replace("<!-- usage -->", f"```text\n{make_parser().format_help()}```")
     markdown = markdown.replace("<!-- families -->", _families())
     return re.sub(r"<!-- options: (\S+)\.(\w+) -->", lambda found: _options(found[1], found[2]), markdown)
 

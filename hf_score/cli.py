@@ -6,95 +6,148 @@ What takes seconds to import is imported where a step needs it, after its words 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from . import __version__
 from .errors import HFScoreError
 
-__all__ = ["main", "run_script"]
+__all__ = ["RUN_STEPS", "main", "make_parser", "run_script"]
 
-USAGE = """usage: hf-score STEP [options]
+#: The steps of a run: they take the options of `run`, and run the steps before them where needed.
+RUN_STEPS = {
+    "run": "all steps below, before/after table, report and model (also: accelerate launch examples/run_score.py)",
+    "scan": "find the images that activate each class most, explain and mask them",
+    "decide": "keep the spurious-positive ones: by --selection FILE, or by --masks as an oracle",
+    "train": "fine-tune with the penalty",
+    "evaluate": "measure every trained model, by group where groups are known",
+    "report": "write the page again from results.json",
+}
 
-  run       all steps below, before/after table, report and model (also: accelerate launch examples/run_score.py)
-  scan      find the images that activate each class most, explain and mask them
-  decide    keep the spurious-positive ones: by --selection FILE, or by --masks as an oracle
-  train     fine-tune with the SCORE penalty
-  evaluate  measure every trained model, by group where groups are known
-  report    write the page again from results.json
-  review    hf-score review RUN: judge the candidates in the browser, or --export FILE.html for a colleague
-  push      hf-score push RUN --repo_id USER/NAME: put the debiased model on the Hub
-  card      hf-score card RUN --output_dir DIR: write the model card and its pictures, as push makes them
-  push-metric  hf-score push-metric --repo_id USER/worst_group_accuracy: put the evaluate metric on the Hub, as a Space
-  bench     hf-score bench PLAN.yaml: methods × data sets × models × seeds, one row per run, tables and plots
-  space     hf-score space RUN --repo_id USER/NAME: a web page where anybody can try both models, as a Space
-  families  list the models that can be explained, and how
-  benchmarks  list the data sets known by name; hf-score benchmarks NAME tells all about one
-  build     hf-score build NAME --source RAW --output_dir FOLDER: make one of them from its raw public files
+#: What people need first; `--help-all` has the rest.
+RUN_HELP = """usage: hf-score {step} --model MODEL --dataset DATA --output_dir RUN [options]
 
-The steps from run to report take the options of run, --output_dir is the run folder. A step runs the steps before it
-where needed.
+{help}.
+
+what to run on
+  --model MODEL                   Hub id, local folder, or timm name
+  --dataset DATA                  Hub id, local folder of images, or registered data set (hf-score datasets)
+  --weights FILE                  local safetensors weights for a timm name
+  --class_names A B ...           names of the classes 0, 1, ...
+  --image_size PIXELS             input size (default: the model's)
+  --output_dir RUN                run folder: every step leaves its files there
+  --resume                        go on with the run in the output folder
+
+what is judged
+  --mask_area SHARE               largest share of the image that a mask keeps: enough to cover the shortcut (0.2)
+  --object_model MODEL            the shortcut is everything except the object: a classifier that sees the object
+  --masks FOLDER                  masks of the spurious region: an oracle decides by them
+  --decider WHO                   auto, file, oracle or proposal (default: auto)
+
+how it is trained out
+  --score_lambda LAMBDA           weight of the penalty (default: 3)
+  --lambdas A B ...               several, to choose from without group labels
+  --num_train_epochs EPOCHS       of fine-tuning (default: 3)
+  --controls                      also run the controls, to see what makes the change
+  --num_seeds N                   repeat with so many seeds
+
+  --help-all                      all options, those of transformers.TrainingArguments too
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `hf-score`; returns the exit status: 0, or 2 with one sentence on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
-    steps: dict[str, Callable[[list[str]], None]] = {
-        "run": _run,
-        "scan": lambda rest: _step(rest, "scan"),
-        "decide": lambda rest: _step(rest, "decide"),
-        "train": lambda rest: _step(rest, "train"),
-        "evaluate": lambda rest: _step(rest, "evaluate"),
-        "report": lambda rest: _step(rest, "report"),
-        "review": _review,
-        "push": _push,
-        "card": _card,
-        "push-metric": _push_metric,
-        "bench": _bench,
-        "space": _space,
-        "families": _families,
-        "benchmarks": _benchmarks,
-        "build": _build,
-    }
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    if words[0] not in steps:
-        print(f"error: there is no step {words[0]!r}: use one of {', '.join(steps)}.", file=sys.stderr)
+    parser = make_parser()
+    step = words[0] if words else ""
+    if step in RUN_STEPS:
+        return _guarded(lambda: _run_step(step, words[1:]))
+    known = parser.step_names  # type: ignore[attr-defined]
+    if step and not step.startswith("-") and step not in known:
+        near = difflib.get_close_matches(step, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}."
+        print(f"error: there is no step {step!r}: {hint}", file=sys.stderr)
         return 2
-    return _guarded(lambda: steps[words[0]](words[1:]))
+    if not words:
+        parser.print_help()
+        return 0
+    options = vars(parser.parse_args(words))
+    action = options.pop("action")
+    return _guarded(lambda: action(**options))
 
 
-def run_script() -> int:
-    """Entry point of `examples/run_score.py`."""
-    return _guarded(lambda: _run(sys.argv[1:]))
+def run_script(script: Callable[[], None]) -> int:
+    """What a script of ours does, with errors as `main` has them: its exit status."""
+    return _guarded(script)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all steps but those of a run, which it only lists."""
+    parser = argparse.ArgumentParser(
+        prog="hf-score",
+        description="Find the shortcuts an image classifier has learned and train them out, with no group labels.",
+        epilog="The steps from run to report take the options of run, --output_dir is the run folder. A step runs the "
+        "steps before it where needed.",
+    )
+    parser.add_argument("--version", action="version", version=f"hf-score {__version__}")
+    steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
+    for name, text in RUN_STEPS.items():
+        steps.add_parser(name, help=text, add_help=False)
+
+    def add(name: str, text: str, action: Callable[..., None]) -> argparse.ArgumentParser:
+        step = steps.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        step.set_defaults(action=action)
+        return step
+
+    _add_review(add("review", "judge a run's candidates in the browser", _review))
+    _add_push(add("push", "put a run's debiased model on the Hub", _push))
+    _add_card(add("card", "write a run's model card and its pictures, as push makes them", _card))
+    _add_push_metric(add("push-metric", "put the evaluate metric on the Hub, as a Space", _push_metric))
+    _add_space(add("space", "make a web page where anybody can try both models of a run, as a Space", _space))
+    _add_bench(add("bench", "methods × data sets × models × seeds: run what is missing of a plan", _bench))
+    add("families", "list the models that can be explained, and how", _families)
+    datasets = add("datasets", "list the data sets known by name, or tell all about some", _datasets)
+    datasets.add_argument("names", nargs="*", metavar="NAME")
+    build = add("build", "make one of them from its raw public files; its options: hf-score build NAME --help", _build)
+    build.add_argument("name", metavar="NAME", help="a registered data set, see `hf-score datasets`")
+    build.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="its options")
+    old = steps.add_parser("benchmarks")  # of before 0.1; not listed
+    old.add_argument("names", nargs="*")
+    old.set_defaults(action=_benchmarks)
+    parser.step_names = list(steps.choices)  # type: ignore[attr-defined]
+    return parser
 
 
 def _guarded(action: Callable[[], None]) -> int:
     try:
         action()
-        import torch  # here, so that help and a mistyped word do not wait for it
-
-        if torch.distributed.is_initialized():  # a process that is gone first makes gloo abort in the others
-            torch.distributed.destroy_process_group()
+        distributed = getattr(sys.modules.get("torch"), "distributed", None)
+        if distributed and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # a process that is gone first makes gloo abort in the others
     except HFScoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(words: list[str]) -> None:
-    from .pipeline import parse_arguments, run
-
-    run(*parse_arguments(words))
+# ---- The steps of a run ----
 
 
-def _step(words: list[str], step: str) -> None:
-    from .pipeline import SeedRun, parse_arguments
+def _run_step(step: str, words: list[str]) -> None:
+    if {"-h", "--help"} & {*words}:
+        print(RUN_HELP.format(step=step, help=f"{RUN_STEPS[step][0].upper()}{RUN_STEPS[step][1:]}"), end="")
+        raise SystemExit(0)
+    from .pipeline import SeedRun, parse_arguments, run
 
-    arguments, config = parse_arguments(words)
+    arguments, config = parse_arguments(words, prog=f"hf-score {step}")
+    if step == "run":
+        run(arguments, config)
+        return
     seed_run = SeedRun(config.output_dir or "score-run", arguments, config)
     seed_run.check()
     outcome = getattr(seed_run, step)()
@@ -106,62 +159,50 @@ def _step(words: list[str], step: str) -> None:
         print(outcome if isinstance(outcome, Path) else f"{step}: done, see {seed_run.folder.path}")
 
 
-def _families(words: list[str]) -> None:
-    from .attribution.families import FAMILIES, REFUSED
-
-    rows = [(f.name, f.methods[0], ", ".join(f.methods[1:]), ", ".join(f.examples)) for f in FAMILIES]
-    for name, default, others, examples in rows:
-        print(f"{name}\n    default   {default}\n    also      {others}\n    tested on {examples}")
-    for kind, reason in REFUSED.items():
-        print(f"not {kind}, because {reason}")
+# ---- The other steps: options, then what is done ----
 
 
-def _benchmarks(words: list[str]) -> None:
-    from .data import list_datasets
-    from .data.registry.build import describe, registered
-
-    for benchmark in [registered(word) for word in words] or list_datasets():
-        print(describe(benchmark) if words else f"{benchmark.name}\n    {benchmark.description}")
-
-
-def _build(words: list[str]) -> None:
-    from transformers import HfArgumentParser
-
-    from .data.registry.build import build, recipe_of, registered
-
-    names = argparse.ArgumentParser(prog="hf-score build", usage="hf-score build NAME [--help] [options]")
-    names.add_argument("name", help="a benchmark, see `hf-score benchmarks`")
-    name = names.parse_args(words[:1]).name
-    parser = HfArgumentParser(recipe_of(registered(name)), prog=f"hf-score build {name}")  # type: ignore[arg-type]
-    parser.add_argument("--source", required=True, help="folder with the raw public files")
-    parser.add_argument("--output_dir", required=True, help="folder to write")
-    parser.add_argument("--any_counts", action="store_true", help="do not insist on the official counts")
-    options = vars(parser.parse_args(words[1:]))
-    any_counts = options.pop("any_counts")
-    print(build(name, options.pop("source"), options.pop("output_dir"), check_counts=not any_counts, **options))
+def _add_review(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that has been scanned")
+    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1; 0 takes a free one (default: 7860)")
+    parser.add_argument("--no_browser", action="store_true", help="only print the address")
+    parser.add_argument("--export", type=Path, metavar="FILE.html", help="write one offline page instead of serving")
 
 
-def _push(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hf-score push", description="Put a run's debiased model on the Hub.")
+def _review(run: Path, port: int, no_browser: bool, export: Path | None) -> None:
+    if export:
+        from .review import export_page
+
+        print(export_page(run, export))
+        return
+    from .review.page import serve
+
+    serve(run, port=port, browser=not no_browser)
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--repo_id", required=True, help="USER/NAME on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     parser.add_argument("--revision", help="branch to push to (default: main)")
     _add_card_options(parser)
-    options = vars(parser.parse_args(words))
-    from .publishing.push import push_run
+
+
+def _push(**options: Any) -> None:
+    from .publishing import push_run
 
     print(push_run(**options))
 
 
-def _card(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hf-score card", description="Write a run's model card and its pictures.")
+def _add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="where to; the folder's name is the model's")
     parser.add_argument("--repo_id", help="USER/NAME on the Hub (default: a placeholder)")
     _add_card_options(parser)
-    options = vars(parser.parse_args(words))
-    from .publishing.push import write_card
+
+
+def _card(**options: Any) -> None:
+    from .publishing import write_card
 
     print(write_card(**options))
 
@@ -175,48 +216,32 @@ def _add_card_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _push_metric(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hf-score push-metric", description="Put the evaluate metric on the Hub.")
+def _add_push_metric(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo_id", required=True, help="USER/worst_group_accuracy on the Hub")
     parser.add_argument("--private", action="store_true", default=None, help="create a private Space")
-    options = parser.parse_args(words)
-    from .publishing.push import push_metric
-
-    print(push_metric(options.repo_id, private=options.private))
 
 
-def _space(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hf-score space", description="Make a Gradio Space of a run's two models.")
-    parser.add_argument("run", type=Path, help="run folder")
+def _push_metric(repo_id: str, private: bool | None) -> None:
+    from .publishing import push_metric
+
+    print(push_metric(repo_id, private=private))
+
+
+def _add_space(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--repo_id", help="OWNER/NAME of the Space on the Hub; without, nothing is pushed")
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
     parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
-    options = vars(parser.parse_args(words))
-    from .publishing.space import space_from_run
-
-    print(space_from_run(options.pop("run"), **options))
 
 
-def _review(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hf-score review", description="Judge a run's candidates in the browser.")
-    parser.add_argument("run", type=Path, help="run folder that has been scanned")
-    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1; 0 takes a free one (default: 7860)")
-    parser.add_argument("--no_browser", action="store_true", help="only print the address")
-    parser.add_argument("--export", type=Path, metavar="FILE.html", help="write one offline page instead of serving")
-    options = parser.parse_args(words)
-    if options.export:
-        from .review import export_page
+def _space(**options: Any) -> None:
+    from .publishing import space_from_run
 
-        print(export_page(options.run, options.export))
-        return
-    from .review.page import serve
-
-    serve(options.run, port=options.port, browser=not options.no_browser)
+    print(space_from_run(**options))
 
 
-def _bench(words: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="hf-score bench", description="Run what is missing of a benchmark plan.")
+def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
     parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="default: beside the plan")
     parser.add_argument("--data", metavar="DIR", help="what $DATA in the plan stands for")
@@ -225,15 +250,56 @@ def _bench(words: list[str]) -> None:
     for name in ("sets", "models", "methods", "seeds", "rounds"):
         parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
-    options = parser.parse_args(words)
+
+
+def _bench(
+    plan: Path, rows: Path | None, data: str | None, cache: Path, workers: int, tables: Path | None, **only: str | None
+) -> None:
     from .bench import Plan, RowFile, run_plan, write_tables
 
-    if options.data:
-        os.environ["DATA"] = str(Path(options.data).resolve())
-    plan, rows = Plan(options.plan), options.rows or options.plan.with_suffix(".parquet")
-    if options.tables:
-        print(write_tables(plan, RowFile(rows), options.tables))
+    if data:
+        os.environ["DATA"] = str(Path(data).resolve())
+    read, rows = Plan(plan), rows or plan.with_suffix(".parquet")
+    if tables:
+        print(write_tables(read, RowFile(rows), tables))
         return
     keys = {"sets": "set", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
-    only = {key: getattr(options, name).split(",") for name, key in keys.items() if getattr(options, name)}
-    run_plan(plan, rows, cache=options.cache, workers=options.workers, only=only)
+    wanted = {keys[name]: values.split(",") for name, values in only.items() if values}
+    run_plan(read, rows, cache=cache, workers=workers, only=wanted)
+
+
+def _families() -> None:
+    from .attribution.families import FAMILIES, REFUSED
+
+    for family in FAMILIES:
+        print(f"{family.name}\n    default   {family.methods[0]}\n    also      {', '.join(family.methods[1:])}")
+        print(f"    tested on {', '.join(family.examples)}")
+    for kind, reason in REFUSED.items():
+        print(f"not {kind}, because {reason}")
+
+
+def _datasets(names: list[str]) -> None:
+    from .data import list_datasets
+    from .data.registry.build import describe, registered
+
+    for spec in [registered(name) for name in names] or list_datasets():
+        print(describe(spec) if names else f"{spec.name}\n    {spec.description}")
+
+
+def _benchmarks(names: list[str]) -> None:
+    warnings.warn("`hf-score benchmarks` is now `hf-score datasets`.", FutureWarning, stacklevel=2)
+    _datasets(names)
+
+
+def _build(name: str, words: list[str]) -> None:
+    from transformers import HfArgumentParser
+
+    from .data.registry.build import build, recipe_of, registered
+
+    parser = HfArgumentParser(recipe_of(registered(name)), prog=f"hf-score build {name}")  # type: ignore[arg-type]
+    parser.add_argument("--source", required=True, help="folder with the raw public files")
+    parser.add_argument("--output_dir", required=True, help="folder to write")
+    parser.add_argument("--any_counts", action="store_true", help="do not insist on the official counts")
+    options = vars(parser.parse_args(words))
+    any_counts = options.pop("any_counts")
+    print(build(name, options.pop("source"), options.pop("output_dir"), check_counts=not any_counts, **options))

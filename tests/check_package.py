@@ -96,7 +96,7 @@ def check_installed(wheel: Path, work: Path) -> None:
     call(*install, wheel)
     call(sys.executable, "-m", "uv", "pip", "check", "--quiet", "--python", bin_folder / "python")
     print(call(bin_folder / "python", "-c", IMPORTS), end="")
-    assert "usage: hf-score STEP" in call(bin_folder / "hf-score", "--help")
+    assert "usage: hf-score [-h]" in call(bin_folder / "hf-score", "--help")
     call(bin_folder / "hf-score", "families")
     assert "worst group" in call(bin_folder / "hf-score", "run", *RUN)
     call(bin_folder / "hf-score", "review", "run", "--export", "review.html")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import HfArgumentParser
 
@@ -83,6 +84,9 @@ class RunArguments:
     resume: bool = field(default=False, metadata={"help": "Go on with the run in the output folder."})
 
     def __post_init__(self) -> None:
+        for name, fits, needed in _RANGES:
+            if not fits(value := getattr(self, name)):
+                raise HFScoreError(f"{name} is {value}: give {needed}.")
         self.class_names, self.cluster_lambdas = _parts(self.class_names), _parts(self.cluster_lambdas)
         if self.lambdas is not None:
             self.lambdas = _numbers(self.lambdas)
@@ -117,15 +121,37 @@ class RunArguments:
         return weights
 
 
-def parse_arguments(words: Sequence[str]) -> tuple[RunArguments, SCOREConfig]:
+#: Option → what it has to be, in code and in words.
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("image_size", lambda size: size is None or size >= 1, "a number of pixels"),
+    ("held_out", lambda share: 0 < share < 1, "a share above 0 and below 1"),
+    ("erm_epochs", lambda epochs: 0 < epochs < math.inf, "a number above 0"),
+    ("erm_learning_rate", lambda rate: 0 < rate < math.inf, "a number above 0"),
+    ("num_candidates", lambda number: number >= 1, "a number of at least 1"),
+    ("mask_share", lambda share: 0 < share <= 1, "a share above 0 and at most 1"),
+    ("mask_area", lambda share: 0 < share <= 1, "a share above 0 and at most 1"),
+    ("object_share", lambda share: 0 < share <= 1, "a share above 0 and at most 1"),
+    ("num_keep", lambda number: number >= 1, "a number of at least 1"),
+    ("oracle_threshold", lambda share: 0 <= share <= 1, "a share from 0 to 1"),
+    ("num_seeds", lambda number: number >= 1, "a number of at least 1"),
+)
+
+
+def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[RunArguments, SCOREConfig]:
     """The command line's words as arguments and configuration.
 
+    Args:
+        words: without the program's name; `--help-all` prints all options and exits.
+        prog: what help and errors call the program.
+
     Raises:
-        HFScoreError: a combination that is refused.
+        HFScoreError: a value or a combination that is refused.
     """
-    parser = HfArgumentParser([RunArguments, SCOREConfig])  # type: ignore[list-item]
+    parser = HfArgumentParser([RunArguments, SCOREConfig], prog=prog, allow_abbrev=False)  # type: ignore[list-item]
+    parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     try:
-        return parser.parse_args_into_dataclasses(list(_apart(words)))  # type: ignore[return-value]
+        arguments, config = parser.parse_args_into_dataclasses(_apart(words))[:2]
+        return arguments, config  # type: ignore[return-value]
     except ValueError as error:  # TrainingArguments refuses combinations of its own
         raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
 

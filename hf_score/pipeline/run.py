@@ -10,16 +10,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from transformers import PreTrainedModel
 
 from ..attribution import Explainer, find_layer
-from ..data import to_uint8
 from ..detection import (
     Candidates,
     Selection,
@@ -30,15 +29,13 @@ from ..detection import (
     find_candidates,
     find_evidence,
 )
-from ..errors import HFScoreError, SelectionError
+from ..errors import SelectionError
 from ..files import atomic_folder, write_bytes, write_json, write_text
 from ..models import checkpoint_digest
 from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import (
-    contact_sheet,
     group_bars,
-    heatmap_pairs,
     render_model_card,
     render_table,
     training_curves,
@@ -48,6 +45,7 @@ from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
 from .controls import CHANGES, METHODS, methods_of, random_samples
+from .pictures import before_and_after, write_contact_sheets
 from .results import (
     data_has_groups,
     merge_results,
@@ -59,7 +57,7 @@ from .results import (
 from .run_folder import RunFolder, refuse_foreign_folder
 from .workspace import Workspace
 
-__all__ = ["SeedRun", "run"]
+__all__ = ["SeedRun", "finish_runs", "run", "start_runs"]
 
 
 class SeedRun:
@@ -157,8 +155,8 @@ class SeedRun:
                 )
                 dataclasses.replace(candidates, evidence=evidence).save(self.folder / "candidates")
                 shutil.rmtree(self.folder / "scan", ignore_errors=True)
-                self._contact_sheets(candidates, None)
-            self._wait()
+                write_contact_sheets(self.folder / "contact_sheets", candidates, self.workspace)
+            self.wait()
         return Candidates.load(self.folder / "candidates")
 
     def decide(self) -> Selection:
@@ -183,8 +181,8 @@ class SeedRun:
             if decider != "file":
                 self._record("selection.json")
             selection.save(path)
-            self._contact_sheets(candidates, selection)
-        self._wait()
+            write_contact_sheets(self.folder / "contact_sheets", candidates, self.workspace, selection)
+        self.wait()
         return selection
 
     def _decide(self, candidates: Candidates, decider: str) -> Selection:
@@ -258,7 +256,7 @@ class SeedRun:
         if self.is_main_process:
             write_json(self.folder / "results.json", results)
         self.folder.remove_checkpoints()
-        self._wait()
+        self.wait()
         return results
 
     def report(self, results: dict[str, Any] | None = None) -> Path:
@@ -267,7 +265,9 @@ class SeedRun:
             self.folder.check("results.json", self.arguments, self.config)
             results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
         figures: dict[str, tuple[Any, str]] = {}
-        if "score" in results["methods"] and (picture := self._before_and_after()):
+        if "score" in results["methods"]:
+            spurious = sorted({decision.label for decision in self.decide().spurious})
+            picture = before_and_after(self.workspace, self._load("erm"), self._load("score"), spurious)
             figures["heatmaps"] = (picture, "Heatmaps of the class logit before and after SCORE.")
         if data_has_groups(results):
             figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
@@ -291,6 +291,10 @@ class SeedRun:
         """Print on the main process."""
         if self.is_main_process:
             print(message, flush=True)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.folder.state.wait_for_everyone()
 
     def _samples(self, method: str) -> SpuriousSamples:
         candidates, selection, view = self.scan(), self.decide(), self.workspace.view("train")
@@ -339,40 +343,6 @@ class SeedRun:
             "weights_sha256": checkpoint_digest(self.folder / method),
         }
 
-    def _before_and_after(self) -> Image.Image | None:
-        """Heatmaps of some test images before and after SCORE, side by side."""
-        test_set, names = self.workspace.explained_test_set, self.workspace.data.class_names
-        spurious = sorted({decision.label for decision in self.decide().spurious})
-        positions, targets = zip(*test_set.example_images(spurious), strict=True)
-        before, pixel_values = test_set.heatmaps(self._load("erm"), positions, targets)
-        after, _ = test_set.heatmaps(self._load("score"), positions, targets)
-        labels = self.workspace.data.test.select(positions)["label"]
-        regions = test_set.region_masks(positions)
-        return heatmap_pairs(
-            to_uint8(pixel_values, self.workspace.processor),
-            before,
-            after,
-            captions=[f"{names[own]}: evidence for {names[k]}" for own, k in zip(labels, targets, strict=True)],
-            regions=None if regions is None else regions > 0.5,
-        )
-
-    def _contact_sheets(self, candidates: Candidates, selection: Selection | None) -> None:
-        verdicts = {d.idx: d.verdict for d in selection.decisions} if selection else {}
-        names = self.workspace.data.class_names
-        with atomic_folder(self.folder / "contact_sheets") as folder:
-            for label in np.unique(candidates.labels):
-                part = candidates.take(np.flatnonzero(candidates.labels == label))
-                pixel_values = self.workspace.pixel_values(self.workspace.view("train"), part.position)
-                sheet = contact_sheet(
-                    to_uint8(pixel_values, self.workspace.processor),
-                    part.heatmaps,
-                    part.masks,
-                    captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(part.idx, part.logits, strict=True)],
-                    kept=[verdicts.get(int(idx)) == "spurious" for idx in part.idx] if selection else None,
-                    title=f"{names[label]}: original, masked, heatmap",
-                )
-                sheet.save(folder / f"{_slug(names[label])}.png")
-
     def _load(self, method: str) -> PreTrainedModel:
         return self.folder.load_model(method, self.config.device)
 
@@ -385,9 +355,6 @@ class SeedRun:
     def _write_history(self, method: str, trainer: SCORETrainer, outcome: dict[str, Any]) -> None:
         state = trainer.state
         self.folder.write_history(method, state.log_history, last_step=state.global_step, outcome=outcome)
-
-    def _wait(self) -> None:
-        self.folder.state.wait_for_everyone()
 
 
 def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
@@ -438,17 +405,8 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     Raises:
         HFScoreError: anything the user can fix; nothing is written before data, model and layer were checked.
     """
-    folder = Path(config.output_dir or "score-run")
-    refuse_foreign_folder(folder, arguments)
-    seed_runs = _seed_runs(folder, arguments, config)
-    first = seed_runs[0]
-    first.check()
-    for seed_run in seed_runs[1:]:
-        seed_run.check_parts()
-    first.folder.state.wait_for_everyone()
-    if first.is_main_process:
-        write_json(folder / "run.json", to_jsonable({**asdict(arguments), **config.described()}))
     results: dict[str, Any] = {}
+    seed_runs = start_runs(arguments, config)
     for seed_run in seed_runs:
         if len(seed_runs) > 1:
             seed_run.say(f"\nSeed {seed_run.config.seed}")
@@ -456,49 +414,54 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
         for method in methods_of(config, controls=arguments.controls):
             seed_run.train(method)
         results = merge_results(results, seed_run.evaluate())
-    if first.is_main_process:
-        _finish(folder, first, results)
-        if config.push_to_hub:
-            print(f"pushed:  {push_run(folder, config.hub_model_id or folder.name, private=config.hub_private_repo)}")
-    first.folder.state.wait_for_everyone()
+    finish_runs(seed_runs, results)
     return results
 
 
-def _seed_runs(folder: Path, arguments: RunArguments, config: SCOREConfig) -> list[SeedRun]:
-    """A run for every seed: in the folder itself, or in one of its own where there are several."""
-    if arguments.num_seeds < 1:
-        raise HFScoreError(f"num_seeds is {arguments.num_seeds}: give a number of at least 1.")
+def start_runs(arguments: RunArguments, config: SCOREConfig) -> list[SeedRun]:
+    """A checked run for every seed: in the output folder itself, or in a folder of its own there. → `run.json`
+
+    Raises:
+        HFScoreError: as `run`.
+    """
+    folder = Path(config.output_dir or "score-run")
+    refuse_foreign_folder(folder, arguments)
     if arguments.selection and arguments.num_seeds > 1:
         raise SelectionError("a selection file is about one model's candidates: use it with num_seeds=1.")
     if arguments.num_seeds == 1:
-        return [SeedRun(folder, arguments, config)]
-    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(arguments.num_seeds)]
-    workspace = _workspace(arguments, configs[0])
-    return [
-        SeedRun(
-            folder / f"seed-{one.seed}",
-            arguments,
-            one,
-            workspace=workspace if one is configs[0] else workspace.with_seed(one.seed),
-        )
-        for one in configs
-    ]
+        seed_runs = [SeedRun(folder, arguments, config)]
+    else:
+        first = SeedRun(folder / f"seed-{config.seed}", arguments, config)
+        seed_runs = [first]
+        for seed in range(config.seed + 1, config.seed + arguments.num_seeds):
+            of_seed = dataclasses.replace(config, seed=seed)
+            workspace = first.workspace.with_seed(seed)
+            seed_runs.append(SeedRun(folder / f"seed-{seed}", arguments, of_seed, workspace=workspace))
+    seed_runs[0].check()
+    for seed_run in seed_runs[1:]:
+        seed_run.check_parts()
+    seed_runs[0].wait()
+    if seed_runs[0].is_main_process:
+        write_json(folder / "run.json", to_jsonable({**asdict(arguments), **seed_runs[0].config.described()}))
+    return seed_runs
 
 
-def _finish(folder: Path, first: SeedRun, results: dict[str, Any]) -> None:
-    """The report of all seeds, and the first one's model with its card."""
-    arguments = first.arguments
-    write_json(folder / "results.json", results)
-    page = first.report(results)
-    if first.folder.path != folder:
-        shutil.copytree(page.parent, folder / "report", dirs_exist_ok=True)
-        page = folder / "report" / page.name
-    with atomic_folder(folder / "model") as temporary:
-        shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
-        name = f"{Path(arguments.model).name}-{Path(first.workspace.data.name).name}-score"
-        write_text(temporary / "README.md", render_model_card(results, model_name=name))
-    print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "class"
+def finish_runs(seed_runs: Sequence[SeedRun], results: dict[str, Any]) -> None:
+    """Print the table of all seeds, push where asked to. → `results.json`, `report/`, `model/` (the first seed's)"""
+    first = seed_runs[0]
+    arguments, config = first.arguments, first.config
+    folder = Path(config.output_dir or "score-run")
+    if first.is_main_process:
+        write_json(folder / "results.json", results)
+        page = first.report(results)
+        if first.folder.path != folder:
+            shutil.copytree(page.parent, folder / "report", dirs_exist_ok=True)
+            page = folder / "report" / page.name
+        with atomic_folder(folder / "model") as temporary:
+            shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
+            name = f"{Path(arguments.model).name}-{Path(first.workspace.data.name).name}-score"
+            write_text(temporary / "README.md", render_model_card(results, model_name=name))
+        print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
+        if config.push_to_hub:
+            print(f"pushed:  {push_run(folder, config.hub_model_id or folder.name, private=config.hub_private_repo)}")
+    first.wait()

@@ -15,6 +15,7 @@ import hf_score
 
 #: Top-level modules that nobody outside is meant to import.
 INTERNAL = {
+    "__main__": "`python -m hf_score`",
     "cli": "the command line",
     "files": "writing files",
     "provenance": "what results say of the machine",
