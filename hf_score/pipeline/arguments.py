@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -150,10 +151,14 @@ def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[R
     parser = HfArgumentParser([RunArguments, SCOREConfig], prog=prog, allow_abbrev=False)  # type: ignore[list-item]
     parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     try:
-        arguments, config = parser.parse_args_into_dataclasses(_apart(words))[:2]
-        return arguments, config  # type: ignore[return-value]
+        arguments, config, rest = parser.parse_args_into_dataclasses(_apart(words), return_remaining_strings=True)
     except ValueError as error:  # TrainingArguments refuses combinations of its own
         raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
+    if rest:
+        near = difflib.get_close_matches(rest[0], parser._option_string_actions, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "--help-all has all options."
+        raise HFScoreError(f"there is no option {rest[0]!r}: {hint}")
+    return arguments, config  # type: ignore[return-value]
 
 
 def _apart(words: Sequence[str]) -> list[str]:
