@@ -25,7 +25,7 @@ from zennit.types import Convolution, Linear
 
 from .rules import Rule
 
-__all__ = ["COMPOSITES", "make_composite", "rules_of"]
+__all__ = ["COMPOSITES", "make_composite", "rules_for"]
 
 
 def _epsilon_only(*, epsilon: float, **_: Any) -> Composite:
@@ -49,17 +49,17 @@ def _first(rule: Callable[..., BasicHook]) -> Callable[..., Composite]:
     return make
 
 
-def _of_zennit(kind: Callable[..., Composite]) -> Callable[..., Composite]:
+def _from_zennit(kind: Callable[..., Composite]) -> Callable[..., Composite]:
     return lambda *, epsilon, **_: kind(epsilon=epsilon, stabilizer=epsilon)
 
 
 COMPOSITES: dict[str, Callable[..., Composite]] = {
-    "epsilon_plus_flat": _of_zennit(EpsilonPlusFlat),
-    "epsilon_plus": _of_zennit(EpsilonPlus),
+    "epsilon_plus_flat": _from_zennit(EpsilonPlusFlat),
+    "epsilon_plus": _from_zennit(EpsilonPlus),
     "epsilon_plus_wsquare": _first(WSquare),
     "epsilon_gamma_flat": _gamma,
-    "epsilon_alpha2_beta1_flat": _of_zennit(EpsilonAlpha2Beta1Flat),
-    "epsilon_alpha2_beta1": _of_zennit(EpsilonAlpha2Beta1),
+    "epsilon_alpha2_beta1_flat": _from_zennit(EpsilonAlpha2Beta1Flat),
+    "epsilon_alpha2_beta1": _from_zennit(EpsilonAlpha2Beta1),
     "epsilon": _epsilon_only,
 }
 
@@ -72,7 +72,7 @@ def make_composite(name: str, *, epsilon: float = 1e-6, gamma: dict[str, float] 
     return COMPOSITES[name](epsilon=epsilon, **(gamma or {}))
 
 
-def rules_of(composite: Composite, model: nn.Module) -> dict[nn.Module, Rule]:
+def rules_for(composite: Composite, model: nn.Module) -> dict[nn.Module, Rule]:
     """The rule that `composite` has for each convolution and linear layer of `model`."""
     context: dict[str, Any] = {}
     found = ((module, composite.module_map(context, name, module)) for name, module in model.named_modules())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zennit.core import Composite
 
 from ..errors import HFScoreError, ModelError
-from .composites import COMPOSITES, make_composite, rules_of
+from .composites import COMPOSITES, make_composite, rules_for
 from .families import find_family, split_wrapper
 from .layers import ProbeLayer, find_layer, recording
 from .lrp import LRP
@@ -140,7 +140,7 @@ class Explainer:
         if isinstance(composite, str):
             assert composite in COMPOSITES
             composite = make_composite(composite, epsilon=self.epsilon, gamma=self.gamma)
-        mode = LRP(rules_of(composite, core))
+        mode = LRP(rules_for(composite, core))
         mode.attach()
         return mode
 
@@ -203,7 +203,7 @@ class Explainer:
         logits: Tensor = getattr(output, "logits", output)
         slopes = _slopes(logits.detach(), classes, objective)
         at = ([x] if pixels else []) + recorded[-1:]
-        leaves = [] if mode is None else [leaf for _, leaf in mode.embeddings]
+        leaves = [] if mode is None else [leaf for _, leaf in mode.ledger.embeddings]
         gradients: Sequence[Tensor | None] = [None] * len(at)
         if logits.requires_grad:
             gradients = torch.autograd.grad(logits, at + leaves, slopes, allow_unused=True)
@@ -215,7 +215,7 @@ class Explainer:
             )
         given = [gradient for gradient in gradients[: len(at)] if gradient is not None]
         relevances = [g * h.detach() for g, h in zip(given, at, strict=True)]
-        if pixels and mode is not None and mode.pixels_hold_relevance:
+        if pixels and mode is not None and mode.ledger.pixels_hold_relevance:
             relevances[0] = given[0]
         layer_relevance = layer_activation = None
         if probe is not None:
@@ -236,11 +236,11 @@ class Explainer:
     def _absorbed(self, gradients: Sequence[Tensor | None], whole: Tensor, delta: Tensor) -> dict[str, Tensor]:
         shares = {kind: torch.zeros_like(whole) for kind in ("biases", *_EMBEDDINGS)}
         if self._mode is not None:
-            for (kind, leaf), gradient in zip(self._mode.embeddings, gradients, strict=True):
+            for (kind, leaf), gradient in zip(self._mode.ledger.embeddings, gradients, strict=True):
                 if gradient is not None:
                     shares[kind] += (leaf.detach() * gradient).flatten(1).sum(1) / whole
-            if self._mode.absorbed_by_biases is not None:
-                shares["biases"] = self._mode.absorbed_by_biases / whole
+            if self._mode.ledger.absorbed_by_biases is not None:
+                shares["biases"] = self._mode.ledger.absorbed_by_biases / whole
         return {**shares, "rules": -delta - sum(shares.values())}
 
     def _fitting(self, x: Tensor, classes: Tensor, probe: ProbeLayer | None, objective: str, pixels: bool) -> int:

@@ -61,7 +61,7 @@ def pixel_flipping(
 ) -> FlippingCurve:
     """Flip an image's patches, the most relevant first, and watch the explained class.
 
-    Deletion starts from the image and replaces patches by the same place of a blurred copy; insertion starts from the
+    Deletion starts from the image and replaces patches by the same patches of a blurred copy; insertion starts from the
     blurred copy and puts the image's patches in.
 
     Args:
@@ -132,8 +132,8 @@ def randomisation_check(
         which the first is 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    victim = copy.deepcopy(unwrap(model))
-    layers = [m for m in victim.modules() if isinstance(getattr(m, "weight", None), nn.Parameter)][::-1]
+    randomised = copy.deepcopy(unwrap(model))
+    layers = [m for m in randomised.modules() if isinstance(getattr(m, "weight", None), nn.Parameter)][::-1]
     found = []
     for step in range(steps + 1):
         if step:
@@ -143,7 +143,7 @@ def randomisation_check(
                     flat = parameter.data.flatten()
                     order = torch.randperm(len(flat), generator=generator).to(flat.device)
                     parameter.data.copy_(flat[order].view_as(parameter))
-        with Explainer(victim, **explainer) as explain:
+        with Explainer(randomised, **explainer) as explain:
             relevance = explain.explain(pixel_values, targets).relevance
         assert relevance is not None
         ranks = relevance.flatten(1).argsort(1).argsort(1).float()
@@ -233,9 +233,9 @@ def search_gamma(
     judged = private_copy(unwrap(model))
     rows = []
     convolution = list(convolution)
-    for of_linear in linear:
-        for of_convolution in convolution:
-            gamma = {"linear": of_linear, "convolution": of_convolution}
+    for linear_gamma in linear:
+        for convolution_gamma in convolution:
+            gamma = {"linear": linear_gamma, "convolution": convolution_gamma}
             with Explainer(model, method=method, gamma=gamma) as explainer:
                 relevance = explainer.explain(pixel_values, targets).relevance
             assert relevance is not None

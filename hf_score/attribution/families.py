@@ -24,7 +24,7 @@ Layers = Callable[[nn.Module], dict[str, str]]
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _last_of(pattern: str, *, inside: str = "") -> Layers:
+def _last_in(pattern: str, *, inside: str = "") -> Layers:
     """`stage1`, `stage2`, …: the last block of each stage, a module whose dotted name matches `pattern`.
 
     The block rather than the stage, because with activation checkpointing timm calls the blocks one by one.
@@ -110,14 +110,14 @@ FAMILIES: tuple[Family, ...] = (
         "timm ResNet, Wide ResNet, ResNeXt, SE-ResNet, ECA-ResNet",
         (_TIMM + "resnet.ResNet",),
         CNN_METHODS,
-        _last_of(r"layer\d+"),
+        _last_in(r"layer\d+"),
         ("resnet18", "wide_resnet50_2", "resnext50_32x4d", "seresnet18", "ecaresnet26t"),
     ),
     Family(
         "timm ResNetV2 and BiT",
         (_TIMM + "resnetv2.ResNetV2",),
         CNN_METHODS,
-        _last_of(r"stages\.\d+", inside="blocks"),
+        _last_in(r"stages\.\d+", inside="blocks"),
         ("resnetv2_18", "resnetv2_50x1_bit"),
     ),
     Family("timm VGG", (_TIMM + "vgg.VGG",), CNN_METHODS, _pooling, ("vgg11", "vgg11_bn")),
@@ -132,21 +132,21 @@ FAMILIES: tuple[Family, ...] = (
         "timm EfficientNet, EfficientNetV2, EfficientNet-Lite, MobileNetV2",
         (_TIMM + "efficientnet.EfficientNet",),
         CNN_METHODS,
-        _last_of(r"blocks\.\d+"),
+        _last_in(r"blocks\.\d+"),
         ("efficientnet_b0", "efficientnetv2_rw_t", "tf_efficientnet_lite0", "mobilenetv2_050"),
     ),
     Family(
         "timm MobileNetV3",
         (_TIMM + "mobilenetv3.MobileNetV3",),
         CNN_METHODS,
-        _last_of(r"blocks\.\d+"),
+        _last_in(r"blocks\.\d+"),
         ("mobilenetv3_small_050",),
     ),
     Family(
         "timm RegNet",
         (_TIMM + "regnet.RegNet",),
         CNN_METHODS,
-        _last_of(r"s\d+"),
+        _last_in(r"s\d+"),
         ("regnetx_002", "regnety_002"),
     ),
     Family(
@@ -160,7 +160,7 @@ FAMILIES: tuple[Family, ...] = (
         "torchvision ResNet",
         ("torchvision.models.resnet.ResNet",),
         CNN_METHODS,
-        _last_of(r"layer\d+"),
+        _last_in(r"layer\d+"),
         ("torchvision resnet18",),
     ),
     Family(
@@ -181,28 +181,28 @@ FAMILIES: tuple[Family, ...] = (
         "transformers ResNet",
         (_HF + "resnet.modeling_resnet.ResNetForImageClassification",),
         CNN_METHODS,
-        _last_of(r"resnet\.encoder\.stages\.\d+", inside="layers"),
+        _last_in(r"resnet\.encoder\.stages\.\d+", inside="layers"),
         ("ResNetForImageClassification",),
     ),
     Family(
         "timm ConvNeXt and ConvNeXt V2",
         (_TIMM + "convnext.ConvNeXt",),
         (*VIT_METHODS, *CNN_METHODS[:-1]),
-        _last_of(r"stages\.\d+", inside="blocks"),
+        _last_in(r"stages\.\d+", inside="blocks"),
         ("convnext_atto", "convnextv2_atto"),
     ),
     Family(
         "timm MaxViT and CoAtNet",
         (_TIMM + "maxxvit.MaxxVit",),
         VIT_METHODS,
-        _last_of(r"stages\.\d+", inside="blocks"),
+        _last_in(r"stages\.\d+", inside="blocks"),
         ("maxvit_rmlp_pico_rw_256", "coatnet_nano_rw_224"),
     ),
     Family(
         "timm MobileViT",
         (_TIMM + "byobnet.ByobNet",),
         VIT_METHODS,
-        _last_of(r"stages\.\d+"),
+        _last_in(r"stages\.\d+"),
         ("mobilevit_xxs", "mobilevitv2_050"),
     ),
     Family(

@@ -37,6 +37,7 @@ from torch.overrides import TorchFunctionMode
 from zennit.rules import Gamma
 
 from ..errors import UnsupportedArchitectureError
+from .ledger import Ledger
 from .rules import AppliedLayer, Rule, linearised
 
 __all__ = ["LRP"]
@@ -79,10 +80,7 @@ class LRP(TorchFunctionMode):
 
     def start(self, batch_size: int) -> None:
         """Forget the last explanation; the next one is of this many images."""
-        self.batch_size = batch_size
-        self.absorbed_by_biases: Tensor | None = None  # (B,), once the backward pass has run
-        self.embeddings: list[tuple[str, Tensor]] = []  # kind and leaf (B, …) of each constant added to activations
-        self.pixels_hold_relevance = False  # a rule of the first layer, such as flat, gives R itself and not g
+        self.ledger = Ledger(batch_size)
 
     def attach(self) -> None:
         """Have the modules of `rules` announce their rule when they run. For a private copy: the hooks stay."""
@@ -109,25 +107,6 @@ class LRP(TorchFunctionMode):
             return _inherit(result, args)
         return _without_rule(name, result)
 
-    def absorb(self, gradient: Tensor, bias: Tensor, *, channels_last: bool) -> None:
-        """Account for a bias's relevance, bias · gradient, summed for each image or for each of an image's windows."""
-        if gradient.ndim > 2:
-            gradient = gradient.flatten(1, -2).sum(1) if channels_last else gradient.flatten(2).sum(2)
-        self.absorb_relevance(gradient @ bias.flatten())
-
-    def absorb_relevance(self, relevance: Tensor) -> None:
-        """Account for relevance that a bias took, one value for each image or for each of an image's windows."""
-        if self.batch_size and relevance.numel() % self.batch_size == 0:
-            relevance = relevance.reshape(self.batch_size, -1).sum(1)
-            before = self.absorbed_by_biases
-            self.absorbed_by_biases = relevance if before is None else before + relevance
-
-    def tap(self, output: Tensor, bias: Tensor | None, *, channels_last: bool) -> Tensor:
-        """See, when the backward pass comes by, what the bias in `output` takes."""
-        if bias is not None and output.requires_grad:
-            output.register_hook(lambda gradient: self.absorb(gradient, bias, channels_last=channels_last))
-        return output
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rules
@@ -141,11 +120,11 @@ def _linear(
     if rule is not None:
         value = func(input.detach(), weight, bias, *args, **kwargs)
         input, pad = getattr(input, "_lrp_padded", (input, None))
-        return AppliedLayer(mode, rule, func, input, weight, bias, args, kwargs, pad).apply(value)
+        return AppliedLayer(mode.ledger, rule, func, input, weight, bias, args, kwargs, pad).apply(value)
     if not is_activation(input):
         return func(input, weight, bias, *args, **kwargs)
     output = func(input, weight, bias, *args, **kwargs)
-    return mode.tap(output, bias, channels_last=func.__name__ == "linear")
+    return mode.ledger.tap(output, bias, channels_last=func.__name__ == "linear")
 
 
 def _pad(lrp: LRP, func: Function, input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Tensor:
@@ -177,7 +156,7 @@ def _batch_norm(
     layer: AppliedLayer | None = getattr(input, "_lrp_layer", None)
     if layer is not None:
         return layer.merge(scale, shift).apply(func(input.detach(), *args))
-    return mode.tap(func(input, *args), shift, channels_last=False)
+    return mode.ledger.tap(func(input, *args), shift, channels_last=False)
 
 
 def _attention(mode: LRP, func: Function, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -262,7 +241,7 @@ def _layer_norm(
     slope = torch.rsqrt(input.detach().var(dims, correction=0, keepdim=True) + eps)
     centred = input - input.mean(dims, keepdim=True)
     output = linearised(centred, value=value, slope=slope if weight is None else slope * weight)
-    return mode.tap(output, bias, channels_last=True) if len(dims) == 1 else output
+    return mode.ledger.tap(output, bias, channels_last=True) if len(dims) == 1 else output
 
 
 def _rms_norm(
@@ -298,7 +277,7 @@ def _group_norm(
     std = (grouped.detach().var(2, correction=0, keepdim=True) + eps).sqrt()
     scaled = ((grouped - grouped.mean(2, keepdim=True)) / std).view(input.shape)
     slope: Tensor | float = 1.0 if weight is None else weight.view(-1, *[1] * (input.ndim - 2))
-    return mode.tap(linearised(scaled, value=value, slope=slope), bias, channels_last=False)
+    return mode.ledger.tap(linearised(scaled, value=value, slope=slope), bias, channels_last=False)
 
 
 _RULES: dict[str, Callable[..., Any]] = {
@@ -360,10 +339,10 @@ def _inherit(result: Any, args: Any) -> Any:
 def _embedding(mode: LRP, tensor: Any, shape: torch.Size) -> Any:
     """A class token or position embedding as a leaf of its own for every image, so that its relevance can be told."""
     kind = getattr(tensor, "_lrp_embedding", None)
-    if kind is None or is_activation(tensor) or not mode.batch_size or shape[0] != mode.batch_size:
+    if kind is None or is_activation(tensor) or shape[0] != mode.ledger.batch_size:
         return tensor
     leaf = tensor.detach().expand(shape).clone().requires_grad_()
-    mode.embeddings.append((kind, leaf))
+    mode.ledger.embeddings.append((kind, leaf))
     return leaf
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,7 @@ from zennit.core import BasicHook, ParamMod, Stabilizer
 from zennit.rules import Epsilon, Flat, WSquare, ZBox, ZPlus
 
 from ..errors import UnsupportedArchitectureError
-
-if TYPE_CHECKING:
-    from .lrp import LRP
+from .ledger import Ledger
 
 __all__ = ["AppliedLayer", "Rule", "linearised"]
 
@@ -33,7 +31,7 @@ Rule: TypeAlias = BasicHook
 class AppliedLayer:
     """A convolution or linear layer at work: what was called with what, and the rule that goes with it."""
 
-    mode: LRP
+    ledger: Ledger
     rule: Rule
     func: Callable[..., Tensor]
     input: Tensor
@@ -51,7 +49,7 @@ class AppliedLayer:
                     f"The rule {type(self.rule).__name__} is for the layer that sees the pixels, but the composite "
                     "gives it to a later one; use another composite."
                 )
-            self.mode.pixels_hold_relevance = True
+            self.ledger.pixels_hold_relevance = True
         output = _Derivative.apply(self.input, value, self)
         output._lrp_layer = self  # for the batch norm that may follow
         return output
@@ -69,11 +67,11 @@ class AppliedLayer:
     # ---- Derivatives ----
 
     def derivative(self, x: Tensor, output: Tensor, gradient: Tensor) -> Tensor:
-        plain = _plain_epsilon(self.rule)
-        if type(self.rule) is ZPlus and plain is not None:
-            return self._plus(x, gradient * output, plain)
-        if type(self.rule) is Epsilon and plain is not None:
-            return self._epsilon(x, output, gradient, plain)
+        epsilon = _only_epsilon(self.rule)
+        if type(self.rule) is ZPlus and epsilon is not None:
+            return self._plus(x, gradient * output, epsilon)
+        if type(self.rule) is Epsilon and epsilon is not None:
+            return self._epsilon(x, output, gradient, epsilon)
         return self._zennit(x, gradient * output)
 
     def _epsilon(self, x: Tensor, output: Tensor, gradient: Tensor, epsilon: float) -> Tensor:
@@ -103,25 +101,25 @@ class AppliedLayer:
         """`BasicHook.backward`, for a function."""
         rule, inputs, outputs = self.rule, [], []
         with torch.enable_grad():
-            for of_input, of_parameter, of_output in zip(
+            for modify_input, modify_parameter, modify_output in zip(
                 rule.input_modifiers, rule.param_modifiers, rule.output_modifiers, strict=True
             ):
-                inputs.append(of_input(x.detach().clone()).requires_grad_())
+                inputs.append(modify_input(x.detach().clone()).requires_grad_())
                 modified = (
-                    _modified(of_parameter, p, name) for p, name in ((self.weight, "weight"), (self.bias, "bias"))
+                    _modified(modify_parameter, p, name) for p, name in ((self.weight, "weight"), (self.bias, "bias"))
                 )
-                outputs.append(of_output(self(inputs[-1], *modified)))
+                outputs.append(modify_output(self(inputs[-1], *modified)))
             gradients = torch.autograd.grad(outputs, inputs, rule.gradient_mapper(relevance, outputs))
         below = rule.reducer([i.detach() for i in inputs], gradients)
         if self.bias is not None:
-            self.mode.absorb_relevance(relevance.flatten(1).sum(1) - below.flatten(1).sum(1))
+            self.ledger.absorb_relevance(relevance.flatten(1).sum(1) - below.flatten(1).sum(1))
         if isinstance(rule, _FIRST_LAYER):
             return below
         return torch.where(x == 0, 0, below / x)
 
     def _absorb(self, gradient: Tensor, bias: Tensor | None) -> None:
         if bias is not None:
-            self.mode.absorb(gradient, bias, channels_last=self.func.__name__ == "linear")
+            self.ledger.absorb(gradient, bias, channels_last=self.func.__name__ == "linear")
 
 
 #: Rules whose relevance is not proportional to the input, so that it cannot be written as x · g.
@@ -140,7 +138,7 @@ def _modified(modifier: Any, parameter: Tensor | None, name: str) -> Tensor | No
     return modifier.modifier(parameter, name) if keys is None or name in keys else parameter
 
 
-def _plain_epsilon(rule: Rule) -> float | None:
+def _only_epsilon(rule: Rule) -> float | None:
     """The ε that this rule adds to its denominators, if that is all it does, else `None`."""
     if ParamMod.ensure(rule.param_modifiers[0]).zero_params is not None:
         return None
