@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ __all__ = [
     "classifier_head",
     "describe_model",
     "load_model",
+    "model_fingerprint",
 ]
 
 logger = logging.getLogger(__name__)
@@ -402,3 +404,12 @@ def _cannot_load(path: str, error: Exception) -> ModelError:
             "a model and its processor."
         )
     return ModelError(f"Cannot load the model '{path}', which is no local folder: {hub_problem(error)}.")
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """A short hash of all weights and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

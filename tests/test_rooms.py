@@ -1,4 +1,4 @@
-"""The house: imports between the rooms of hf_score go downwards only and in no circle, and nothing in it is too long."""
+"""The house: imports between the rooms of hf_score go downwards and in no circle, and nothing in it is too long."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter

@@ -61,7 +61,7 @@ def pixel_flipping(
 ) -> FlippingCurve:
     """Flip an image's patches, the most relevant first, and watch the explained class.
 
-    Deletion starts from the image and replaces patches by the same patches of a blurred copy; insertion starts from the
+    Deletion starts from the image and replaces its patches by those of a blurred copy; insertion starts from the
     blurred copy and puts the image's patches in.
 
     Args:

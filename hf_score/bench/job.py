@@ -23,9 +23,15 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, Print
 from ..baselines import BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
 from ..data import PixelDataset, load_data, preprocess
-from ..detection import Candidates, SpuriousSamples, decide_at_random, decide_by_oracle, find_candidates
-from ..detection.candidates import explain_hits
-from ..detection.scan import ScanHit
+from ..detection import (
+    Candidates,
+    ScanHit,
+    SpuriousSamples,
+    decide_at_random,
+    decide_by_oracle,
+    explain_hits,
+    find_candidates,
+)
 from ..errors import HFScoreError
 from ..evaluation import group_metrics
 from ..files import write_bytes

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, Features, Image, Value
 from datasets import Sequence as SequenceFeature
-from PIL import Image as PILImage
-from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from ..attribution import Explainer, find_layer
-from ..data import to_uint8
 from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
-from .clusters import cluster_candidates, describe_clusters
-from .evidence import suspicion
-from .masks import relevance_mask
+from .clusters import Cluster, describe_clusters
+from .ranking import suspicion
 from .samples import SpuriousSamples
-from .scan import ScanHit, UnreadableImage, scan
-from .selection import Decision, Selection
+from .scan import UnreadableImage
+from .selection import DecidedBy, Decision, Selection, Verdict
 
-__all__ = ["Candidates", "explain_hits", "find_candidates", "model_fingerprint"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Candidates"]
 
 SCHEMA = "hf-score/candidates/2"
 
@@ -89,11 +77,62 @@ class Candidates:
         return suspicion(self.evidence) if self.evidence else None
 
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
-        """The candidates at these places, in this order."""
+        """The candidates of these rows, in this order."""
         rows = np.asarray(chosen, dtype=np.int64)
         images = None if self.images is None else [self.images[int(row)] for row in rows]
         evidence = {name: score[rows] for name, score in self.evidence.items()}
         return replace(self, images=images, evidence=evidence, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+
+    def describe_clusters(self) -> list[Cluster]:
+        """What the candidates of each cluster have in common, by cluster number."""
+        return describe_clusters(
+            self.cluster,
+            self.labels,
+            shortcut_relevance=self.shortcut_relevance,
+            masks=self.masks,
+            sufficient=self.sufficient,
+            evidence=self.evidence,
+        )
+
+    def select(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        *,
+        by: DecidedBy = "person",
+        verdict: Verdict = "spurious",
+        others: Verdict | None = None,
+        notes: Sequence[str] | None = None,
+    ) -> Selection:
+        """A selection about these candidates, with one verdict on some of them.
+
+        Args:
+            rows: of the candidates, or (n,) bool.
+            by: who or what decided.
+            verdict: on the candidates of `rows`.
+            others: verdict on all other candidates; None leaves them undecided.
+            notes: (n,), why, candidate by candidate.
+
+        Raises:
+            SelectionError: there is no such row, verdict or decider.
+        """
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        outside = rows[(rows < 0) | (rows >= len(self))]
+        if len(outside):
+            raise SelectionError(f"there is no candidate in row {outside[0]}: give rows from 0 to {len(self) - 1}.")
+        chosen = set(rows.tolist())
+        decisions = [
+            Decision(
+                idx=int(self.idx[row]),
+                label=int(self.labels[row]),
+                verdict=said,
+                decided_by=by,
+                note=notes[row] if notes else "",
+            )
+            for row in range(len(self))
+            if (said := verdict if row in chosen else others) is not None
+        ]
+        return Selection(tuple(decisions), self.dataset_fingerprint, self.model_fingerprint)
 
     def samples(
         self,
@@ -115,10 +154,10 @@ class Candidates:
             SelectionError: the selection names a sample that is no candidate, or is about another model or data set;
                 or there is no such cluster.
         """
-        strange = sorted(set(cluster_weights or {}) - set(self.cluster.tolist()))
-        if strange:
+        unknown = sorted(set(cluster_weights or {}) - set(self.cluster.tolist()))
+        if unknown:
             raise SelectionError(
-                f"there is no cluster {strange[0]}: the candidates have clusters 0 to {self.cluster.max()}."
+                f"there is no cluster {unknown[0]}: the candidates have clusters 0 to {self.cluster.max()}."
             )
         for kind in ("dataset_fingerprint", "model_fingerprint"):
             if getattr(selection, kind) != getattr(self, kind):
@@ -126,11 +165,11 @@ class Candidates:
                     f"the selection was decided for another {kind.removesuffix('_fingerprint')} (fingerprint "
                     f"{getattr(selection, kind)}, the candidates have {getattr(self, kind)}): decide again."
                 )
-        place = {int(idx): row for row, idx in enumerate(self.idx)}
-        missing = [d.idx for d in selection.spurious if d.idx not in place]
+        row_of = {int(idx): row for row, idx in enumerate(self.idx)}
+        missing = [d.idx for d in selection.spurious if d.idx not in row_of]
         if missing:
             raise SelectionError(f"the selection keeps sample {missing[0]}, which is not among the candidates.")
-        rows = [place[d.idx] for d in selection.spurious]
+        rows = [row_of[d.idx] for d in selection.spurious]
         items = fetch(dataset, self.position[rows].tolist())
         return SpuriousSamples(
             pixel_values=pixels_of(items, processor).cpu() if items else torch.empty(0, 3, *self.masks.shape[1:]),
@@ -162,7 +201,7 @@ class Candidates:
             fields = {name: getattr(self, name) for name in _FIELDS}
             fields["unreadable"] = [asdict(bad) for bad in self.unreadable]
             fields["evidence"] = {name: score.tolist() for name, score in self.evidence.items()}
-            fields["clusters"] = [asdict(cluster) for cluster in describe_clusters(self)]
+            fields["clusters"] = [asdict(cluster) for cluster in self.describe_clusters()]
             write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
         return Path(folder)
 
@@ -201,160 +240,3 @@ _ARRAYS = (
     "cluster",
 )
 _FIELDS = ("dataset_fingerprint", "model_fingerprint", "layer", "class_names", "num_images", "unreadable")
-
-
-def find_candidates(
-    model: nn.Module,
-    dataset: Any,
-    *,
-    dataset_fingerprint: str,
-    processor: Any = None,
-    layer: str = "last",
-    num_candidates: int = 100,
-    mask_share: float = 0.95,
-    mask_area: float = 0.2,
-    batch_size: int = 32,
-    strict: bool = False,
-    folder: str | Path | None = None,
-    num_workers: int = 0,
-    find_object: Callable[[np.ndarray], Tensor] | None = None,
-) -> Candidates:
-    """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
-
-    Args:
-        model: image classifier, left as it was.
-        dataset: the label-free training view, or any other data set that `scan` takes.
-        dataset_fingerprint: of the data set, written into the candidates.
-        processor: image processor, where items carry images.
-        layer: probe layer of the shortcut relevance.
-        num_candidates: per class.
-        mask_share, mask_area: see `relevance_mask`.
-        batch_size: images per forward pass.
-        strict, folder, num_workers: see `scan`.
-        find_object: for a shortcut that is everything but the object. Masks are then all that is outside of what it
-            finds in images (B, H, W, 3) uint8, as the model sees them: (B, H, W) bool. See `ObjectFinder`.
-    """
-    found = scan(
-        model,
-        dataset,
-        processor=processor,
-        num_candidates=num_candidates,
-        batch_size=batch_size,
-        strict=strict,
-        folder=folder,
-        fingerprint=f"{dataset_fingerprint} {model_fingerprint(model)}",
-        num_workers=num_workers,
-    )
-    if found.unreadable:
-        first = found.unreadable[0]
-        logger.warning(
-            f"{len(found.unreadable)} of {found.num_images} images could not be read and were skipped, "
-            f"the first is {first.idx} ({first.reason})"
-        )
-    candidates = explain_hits(
-        model,
-        dataset,
-        [hit for of_class in found.hits.values() for hit in of_class],
-        dataset_fingerprint=dataset_fingerprint,
-        processor=processor,
-        layer=layer,
-        mask_share=mask_share,
-        mask_area=mask_area,
-        batch_size=batch_size,
-        find_object=find_object,
-    )
-    return replace(candidates, num_images=found.num_images, unreadable=tuple(found.unreadable))
-
-
-def explain_hits(
-    model: nn.Module,
-    dataset: Any,
-    hits: Sequence[ScanHit],
-    *,
-    dataset_fingerprint: str,
-    processor: Any = None,
-    layer: str = "last",
-    mask_share: float = 0.95,
-    mask_area: float = 0.2,
-    batch_size: int = 32,
-    find_object: Callable[[np.ndarray], Tensor] | None = None,
-) -> Candidates:
-    """Explain and mask these images of the data set, shared out over processes; arguments as for `find_candidates`.
-
-    Raises:
-        SelectionError: there are no hits.
-    """
-    if not hits:
-        raise SelectionError("the scan has found no image: check the data set and the classes to keep.")
-    state = PartialState()
-    device = next(model.parameters()).device
-    probe = find_layer(model, layer)
-    parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
-    own: list[tuple[int, dict[str, Tensor]]] = []
-    with Explainer(model, batch_size=batch_size) as explainer:
-        numbers = range(state.process_index, len(parts), state.num_processes)
-        # In one go: every call reads a stream from its beginning.
-        items = iter(fetch(dataset, [hit.position for number in numbers for hit in parts[number]]))
-        for number in tqdm(numbers, desc="Explain", unit="batch", leave=False, disable=not state.is_main_process):
-            part = parts[number]
-            pixel_values = pixels_of([next(items) for _ in part], processor).to(device)
-            targets = torch.tensor([hit.label for hit in part], device=device)
-            original = explainer.explain(pixel_values, targets)
-            assert original.relevance is not None
-            images = to_uint8(pixel_values, processor)
-            if find_object is None:
-                mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
-            else:
-                mask = ~find_object(images).to(device)
-            masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
-            assert masked.layer_relevance is not None
-            others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
-            found = {
-                "images": torch.from_numpy(images),
-                "heatmaps": original.relevance.float(),
-                "masks": mask,
-                "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
-                "masked_margins": (masked.logits.gather(1, targets[:, None])[:, 0] - others).float(),
-                "shortcut_relevance": masked.layer_relevance.clamp(min=0).sum(dim=1).float(),
-            }
-            own.append((number, {name: value.cpu() for name, value in found.items()}))
-    explained = [arrays for _, arrays in sorted(gather_object(own), key=lambda part: part[0])]
-    arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
-    labels = np.array([hit.label for hit in hits], dtype=np.int64)
-    seen = [PILImage.fromarray(image) for image in arrays.pop("images")]
-    return Candidates(
-        idx=np.array([hit.idx for hit in hits], dtype=np.int64),
-        position=np.array([hit.position for hit in hits], dtype=np.int64),
-        labels=labels,
-        **arrays,
-        cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
-        images=seen,
-        dataset_fingerprint=dataset_fingerprint,
-        model_fingerprint=model_fingerprint(model),
-        layer=probe.name,
-        class_names=_class_names(model, labels),
-    )
-
-
-def _class_names(model: nn.Module, labels: np.ndarray) -> tuple[str, ...]:
-    named = getattr(getattr(model, "config", None), "id2label", None) or {}
-    count = max(len(named), int(labels.max()) + 1)
-    return tuple(str(named.get(label, f"class {label}")) for label in range(count))
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """A short hash of all weights and buffers, names included."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def make_selection(candidates: Candidates, decisions: Sequence[Decision]) -> Selection:
-    """A selection about these candidates."""
-    return Selection(
-        decisions=tuple(decisions),
-        dataset_fingerprint=candidates.dataset_fingerprint,
-        model_fingerprint=candidates.model_fingerprint,
-    )

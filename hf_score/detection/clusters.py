@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
-if TYPE_CHECKING:
-    from .candidates import Candidates
+from .ranking import suspicion
 
 __all__ = ["Cluster", "ClusterNeuron", "cluster_candidates", "describe_clusters"]
 
@@ -49,17 +48,21 @@ def _best_cut(vectors: np.ndarray, max_clusters: int) -> np.ndarray:
     best, best_score = np.zeros(len(vectors), dtype=np.int64), NO_STRUCTURE
     if len(vectors) < 3:
         return best
-    distances = pdist(vectors.astype(np.float64))
+    distances = squareform(pdist(vectors.astype(np.float64)))
     tree = linkage(vectors.astype(np.float64), "ward")
     for number in range(2, min(max_clusters, len(vectors) - 1) + 1):
         cut = fcluster(tree, number, "maxclust") - 1
-        score = _silhouette(squareform(distances), cut)
+        score = _silhouette(distances, cut)
         if score > best_score:
             best, best_score = cut, score
     return best
 
 
 def _silhouette(distances: np.ndarray, clusters: np.ndarray) -> float:
+    """The mean silhouette of clusters (n,) with distances (n, n).
+
+    Every scan needs it, and nothing else in the core needs scikit-learn, which the tests compare it with.
+    """
     members = np.eye(clusters.max() + 1)[clusters]  # (n, k)
     sizes = members.sum(0)
     if len(sizes) < 2:
@@ -105,40 +108,54 @@ class Cluster:
     neurons: tuple[ClusterNeuron, ...]
 
 
-def describe_clusters(candidates: Candidates, *, num_typical: int = 8, num_neurons: int = 3) -> list[Cluster]:
-    """What each cluster has in common, by cluster number."""
-    found, suspicion = [], candidates.suspicion
-    for cluster in np.unique(candidates.cluster):
-        rows = np.flatnonzero(candidates.cluster == cluster)
-        relevance = candidates.shortcut_relevance[rows]
+def describe_clusters(
+    cluster: np.ndarray,
+    labels: np.ndarray,
+    *,
+    shortcut_relevance: np.ndarray,
+    masks: np.ndarray,
+    sufficient: np.ndarray,
+    evidence: Mapping[str, np.ndarray] | None = None,
+    num_typical: int = 8,
+    num_neurons: int = 3,
+) -> list[Cluster]:
+    """What each cluster has in common, by cluster number.
+
+    Args:
+        cluster, labels: (n,) cluster and class of each candidate.
+        shortcut_relevance: (n, C).
+        masks: (n, H, W) bool.
+        sufficient: (n,) bool, whether the masked image alone gets the class.
+        evidence: name of a score → (n,), higher is more suspicious; may be empty.
+        num_typical: most rows to name, of a cluster and of a neuron.
+        num_neurons: most neurons to name.
+    """
+    evidence = evidence or {}
+    ranks = suspicion(evidence) if evidence else None
+    found = []
+    for number in np.unique(cluster):
+        rows = np.flatnonzero(cluster == number)
+        relevance = shortcut_relevance[rows]
         unit = relevance / np.maximum(np.linalg.norm(relevance, axis=1, keepdims=True), 1e-12)
         nearest = np.argsort(-(unit @ unit.mean(0)), kind="stable")[:num_typical]
         shares = relevance.sum(0) / max(float(relevance.sum()), 1e-12)
         strongest = np.argsort(-shares, kind="stable")[:num_neurons]
-        label = int(candidates.labels[rows[0]])
+        highest = {int(k): np.argsort(-shortcut_relevance[:, k], kind="stable")[:num_typical] for k in strongest}
+        label = int(labels[rows[0]])
         found.append(
             Cluster(
-                cluster=int(cluster),
+                cluster=int(number),
                 label=label,
                 size=len(rows),
-                class_share=len(rows) / int((candidates.labels == label).sum()),
-                suspicion=None if suspicion is None else float(suspicion[rows].mean()),
+                class_share=len(rows) / int((labels == label).sum()),
+                suspicion=None if ranks is None else float(ranks[rows].mean()),
                 evidence={
-                    **{name: float(score[rows].mean()) for name, score in candidates.evidence.items()},
-                    "masked_alone": float(candidates.sufficient[rows].mean()),
-                    "position": _mean_overlap(candidates.masks[rows]),
+                    **{name: float(score[rows].mean()) for name, score in evidence.items()},
+                    "masked_alone": float(sufficient[rows].mean()),
+                    "position": _mean_overlap(masks[rows]),
                 },
                 typical=tuple(rows[nearest].tolist()),
-                neurons=tuple(
-                    ClusterNeuron(
-                        neuron=int(neuron),
-                        share=float(shares[neuron]),
-                        rows=tuple(
-                            np.argsort(-candidates.shortcut_relevance[:, neuron], kind="stable")[:num_typical].tolist()
-                        ),
-                    )
-                    for neuron in strongest
-                ),
+                neurons=tuple(ClusterNeuron(k, float(shares[k]), tuple(best.tolist())) for k, best in highest.items()),
             )
         )
     return found

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .candidates import Candidates, make_selection
-from .selection import Decision, Selection
+from .candidates import Candidates
+from .selection import Selection
 
 __all__ = ["decide_at_random", "decide_by_file", "decide_by_oracle", "decide_by_proposal", "region_shares"]
 
@@ -69,17 +69,8 @@ def decide_by_oracle(
         fits = (candidates.labels == label) & (shares >= threshold)
         order = np.argsort(-shares, kind="stable")
         keep.update(int(row) for row in order[fits[order]][:num_keep])
-    decisions = [
-        Decision(
-            idx=int(candidates.idx[row]),
-            label=int(candidates.labels[row]),
-            verdict="spurious" if row in keep else "core",
-            decided_by="oracle",
-            note=f"{shares[row]:.2f} of the relevance in the mask lies in the region",
-        )
-        for row in range(len(candidates))
-    ]
-    return make_selection(candidates, decisions)
+    notes = [f"{share:.2f} of the relevance in the mask lies in the region" for share in shares]
+    return candidates.select(sorted(keep), by="oracle", others="core", notes=notes)
 
 
 def decide_by_proposal(
@@ -96,7 +87,7 @@ def decide_by_proposal(
     where a model has learned no shortcut.
 
     Args:
-        suspicion: (n,), in [0, 1]: see `hf_score.detection.evidence`.
+        suspicion: (n,), in [0, 1]: see `Candidates.suspicion`.
         num_keep: at most so many per class.
         threshold: smallest suspicion to propose.
         evidence: name of a score → (n,), what the suspicion was made from, for the notes.
@@ -106,24 +97,11 @@ def decide_by_proposal(
     for label in np.unique(candidates.labels):
         fits = (candidates.labels == label) & (suspicion >= threshold)
         keep.update(int(row) for row in order[fits[order]][:num_keep])
-    shown = {"suspicion": suspicion, **(evidence or {})}
-    decisions = [
-        Decision(
-            idx=int(candidates.idx[row]),
-            label=int(candidates.labels[row]),
-            verdict="spurious" if row in keep else "unsure",
-            decided_by="proposal",
-            note=", ".join(f"{name} {score[row]:.2f}" for name, score in shown.items()),
-        )
-        for row in range(len(candidates))
-    ]
-    return make_selection(candidates, decisions)
+    scores = {"suspicion": suspicion, **(evidence or {})}
+    notes = [", ".join(f"{name} {score[row]:.2f}" for name, score in scores.items()) for row in range(len(candidates))]
+    return candidates.select(sorted(keep), by="proposal", others="unsure", notes=notes)
 
 
 def decide_at_random(candidates: Candidates) -> Selection:
     """Control: call all of these candidates spurious. The caller has drawn them at random."""
-    decisions = [
-        Decision(idx=int(idx), label=int(label), verdict="spurious", decided_by="random")
-        for idx, label in zip(candidates.idx, candidates.labels, strict=True)
-    ]
-    return make_selection(candidates, decisions)
+    return candidates.select(range(len(candidates)), by="random")

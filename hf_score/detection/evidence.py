@@ -1,26 +1,24 @@
-"""Which candidates to look at first: evidence, without group labels, that a masked region is a spurious attribute.
+"""Evidence, without group labels, that a masked region is a spurious attribute.
 
-Two scores per candidate and their mean rank. What else was tried, and where these two fail, is in docs/proposals.md.
+Two scores per candidate; `hf_score.detection.ranking` makes one order of them. What else was tried, and where these
+two fail, is in docs/proposals.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from ..data.exchange import OtherClassPartners
 from ..data.reading import fetch, pixels_of
 from ..margins import margin
+from .candidates import Candidates
 
-if TYPE_CHECKING:
-    from .candidates import Candidates
-
-__all__ = ["find_evidence", "hue_contrast", "suspicion", "transfer"]
+__all__ = ["find_evidence", "hue_contrast", "transfer"]
 
 
 def find_evidence(
@@ -106,22 +104,6 @@ def hue_contrast(candidates: Candidates, dataset: Any, *, processor: Any = None,
         contrast = (inside - outside) - (inside - outside).mean(dim=1, keepdim=True)
         distances.append(torch.where(masks.flatten(1).any(1) & ~masks.flatten(1).all(1), contrast.norm(dim=1), 0.0))
     return torch.cat(distances).numpy()
-
-
-def suspicion(evidence: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The mean rank of each candidate over the scores, in [0, 1]; 1 is the most suspicious in all of them.
-
-    Ranks say who comes first, across all classes, and not whether there is a shortcut at all: somebody is always at
-    the top.
-
-    Args:
-        evidence: name of a score → (n,), higher is more suspicious.
-
-    Returns:
-        (n,).
-    """
-    ranks = [(rankdata(score) - 1) / max(1, len(score) - 1) for score in evidence.values()]
-    return np.mean(ranks, axis=0)
 
 
 def _batches(

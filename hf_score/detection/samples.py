@@ -69,7 +69,7 @@ class SpuriousSamples:
         )
 
     def move_masks(self, *, seed: int) -> SpuriousSamples:
-        """Control: each mask moved to a random place, around the edges: it no longer shows what was found."""
+        """Control: each mask moved to a random position, around the edges: it no longer shows what was found."""
         generator = torch.Generator().manual_seed(seed)
         height, width = self.masks.shape[1:]
         moved = [

@@ -171,8 +171,8 @@ class _Source:
 
     def items(self, shard: int) -> Iterator[tuple[int, Any]]:
         if self.streams:
-            for place, item in enumerate(self.dataset.shard(num_shards=self.num_shards, index=shard)):
-                yield shard * FILE + place, item
+            for row, item in enumerate(self.dataset.shard(num_shards=self.num_shards, index=shard)):
+                yield shard * FILE + row, item
         else:
             for position in range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, len(self.dataset))):
                 yield position, self.dataset[position]

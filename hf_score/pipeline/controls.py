@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..detection import Selection, SpuriousSamples, decide_at_random
-from ..detection.candidates import explain_hits
-from ..detection.scan import ScanHit
+from ..detection import ScanHit, Selection, SpuriousSamples, decide_at_random, explain_hits
 from ..training import SCOREConfig
 
 __all__ = ["CHANGES", "METHODS", "methods_of", "random_hits", "random_samples"]

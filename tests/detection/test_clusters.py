@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_score.detection import Candidates, cluster_candidates, describe_clusters
+from hf_score.detection import Candidates, cluster_candidates
 
 
 def two_directions(count: int = 30, noise: float = 0.03):
@@ -72,7 +72,7 @@ def test_a_cluster_is_described_by_what_its_candidates_share():
         layer="last",
         evidence={"blue": 2.0 * direction},
     )
-    other, common, square = describe_clusters(candidates)
+    other, common, square = candidates.describe_clusters()
     assert (square.label, square.size, square.class_share) == (1, 10, pytest.approx(1 / 3))
     assert square.evidence["position"] == 1.0 and common.evidence["position"] < 0.5
     assert square.evidence["masked_alone"] == 1.0 and other.evidence["masked_alone"] == 0.0

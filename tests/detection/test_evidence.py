@@ -9,8 +9,7 @@ from torch import nn
 
 from hf_score.data import ImageCollator, PixelDataset
 from hf_score.data.exchange import OtherClassPartners
-from hf_score.detection import Candidates, decide_by_proposal
-from hf_score.detection.evidence import hue_contrast, suspicion, transfer
+from hf_score.detection import Candidates, decide_by_proposal, hue_contrast, suspicion, transfer
 
 
 class RedCorner(nn.Module):

@@ -1,0 +1,170 @@
+"""Finding candidates: scan, explain and mask, shared out over the processes of an `accelerate launch`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..attribution import Explainer, find_layer
+from ..data import to_uint8
+from ..data.reading import fetch, pixels_of
+from ..errors import SelectionError
+from ..models import model_fingerprint
+from .candidates import Candidates
+from .clusters import cluster_candidates
+from .masks import relevance_mask
+from .scan import ScanHit, scan
+
+__all__ = ["explain_hits", "find_candidates"]
+
+logger = logging.getLogger(__name__)
+
+
+def find_candidates(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    dataset_fingerprint: str,
+    processor: Any = None,
+    layer: str = "last",
+    num_candidates: int = 100,
+    mask_share: float = 0.95,
+    mask_area: float = 0.2,
+    batch_size: int = 32,
+    strict: bool = False,
+    folder: str | Path | None = None,
+    num_workers: int = 0,
+    find_object: Callable[[np.ndarray], Tensor] | None = None,
+) -> Candidates:
+    """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
+
+    Args:
+        model: image classifier, left as it was.
+        dataset: the label-free training view, or any other data set that `scan` takes.
+        dataset_fingerprint: of the data set, written into the candidates.
+        processor: image processor, where items carry images.
+        layer: probe layer of the shortcut relevance.
+        num_candidates: per class.
+        mask_share, mask_area: see `relevance_mask`.
+        batch_size: images per forward pass.
+        strict, folder, num_workers: see `scan`.
+        find_object: for a shortcut that is everything but the object. Masks are then all that is outside of what it
+            finds in images (B, H, W, 3) uint8, as the model sees them: (B, H, W) bool. See `ObjectFinder`.
+    """
+    found = scan(
+        model,
+        dataset,
+        processor=processor,
+        num_candidates=num_candidates,
+        batch_size=batch_size,
+        strict=strict,
+        folder=folder,
+        fingerprint=f"{dataset_fingerprint} {model_fingerprint(model)}",
+        num_workers=num_workers,
+    )
+    if found.unreadable:
+        first = found.unreadable[0]
+        logger.warning(
+            f"{len(found.unreadable)} of {found.num_images} images could not be read and were skipped, "
+            f"the first is {first.idx} ({first.reason})"
+        )
+    candidates = explain_hits(
+        model,
+        dataset,
+        [hit for hits in found.hits.values() for hit in hits],
+        dataset_fingerprint=dataset_fingerprint,
+        processor=processor,
+        layer=layer,
+        mask_share=mask_share,
+        mask_area=mask_area,
+        batch_size=batch_size,
+        find_object=find_object,
+    )
+    return replace(candidates, num_images=found.num_images, unreadable=tuple(found.unreadable))
+
+
+def explain_hits(
+    model: nn.Module,
+    dataset: Any,
+    hits: Sequence[ScanHit],
+    *,
+    dataset_fingerprint: str,
+    processor: Any = None,
+    layer: str = "last",
+    mask_share: float = 0.95,
+    mask_area: float = 0.2,
+    batch_size: int = 32,
+    find_object: Callable[[np.ndarray], Tensor] | None = None,
+) -> Candidates:
+    """Explain and mask these images of the data set, shared out over processes; arguments as for `find_candidates`.
+
+    Raises:
+        SelectionError: there are no hits.
+    """
+    if not hits:
+        raise SelectionError("the scan has found no image: check the data set and the classes to keep.")
+    state = PartialState()
+    device = next(model.parameters()).device
+    probe = find_layer(model, layer)
+    parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
+    own: list[tuple[int, dict[str, Tensor]]] = []
+    with Explainer(model, batch_size=batch_size) as explainer:
+        numbers = range(state.process_index, len(parts), state.num_processes)
+        # In one go: every call reads a stream from its beginning.
+        items = iter(fetch(dataset, [hit.position for number in numbers for hit in parts[number]]))
+        for number in tqdm(numbers, desc="Explain", unit="batch", leave=False, disable=not state.is_main_process):
+            part = parts[number]
+            pixel_values = pixels_of([next(items) for _ in part], processor).to(device)
+            targets = torch.tensor([hit.label for hit in part], device=device)
+            original = explainer.explain(pixel_values, targets)
+            assert original.relevance is not None
+            images = to_uint8(pixel_values, processor)
+            if find_object is None:
+                mask = relevance_mask(original.relevance, share=mask_share, max_area=mask_area)
+            else:
+                mask = ~find_object(images).to(device)
+            masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
+            assert masked.layer_relevance is not None
+            others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
+            found = {
+                "images": torch.from_numpy(images),
+                "heatmaps": original.relevance.float(),
+                "masks": mask,
+                "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
+                "masked_margins": (masked.logits.gather(1, targets[:, None])[:, 0] - others).float(),
+                "shortcut_relevance": masked.layer_relevance.clamp(min=0).sum(dim=1).float(),
+            }
+            own.append((number, {name: value.cpu() for name, value in found.items()}))
+    explained = [arrays for _, arrays in sorted(gather_object(own), key=lambda part: part[0])]
+    arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
+    labels = np.array([hit.label for hit in hits], dtype=np.int64)
+    seen = [Image.fromarray(image) for image in arrays.pop("images")]
+    return Candidates(
+        idx=np.array([hit.idx for hit in hits], dtype=np.int64),
+        position=np.array([hit.position for hit in hits], dtype=np.int64),
+        labels=labels,
+        **arrays,
+        cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
+        images=seen,
+        dataset_fingerprint=dataset_fingerprint,
+        model_fingerprint=model_fingerprint(model),
+        layer=probe.name,
+        class_names=_class_names(model, labels),
+    )
+
+
+def _class_names(model: nn.Module, labels: np.ndarray) -> tuple[str, ...]:
+    named = getattr(getattr(model, "config", None), "id2label", None) or {}
+    count = max(len(named), int(labels.max()) + 1)
+    return tuple(str(named.get(label, f"class {label}")) for label in range(count))
