@@ -20,7 +20,7 @@ try:  # without hf-score the models still classify
     from hf_score.attribution import Explainer
     from hf_score.data import to_uint8
     from hf_score.errors import HFScoreError
-    from hf_score.report.figures import overlay
+    from hf_score.report import overlay
 except ImportError as error:
     HEATMAPS_OFF = f"hf-score cannot be imported ({error})"
 else:

@@ -76,6 +76,14 @@ class Candidates:
         """(n,), in [0, 1]: the mean rank of each candidate in the evidence; None without evidence."""
         return suspicion(self.evidence) if self.evidence else None
 
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """(n, H, W, 3) uint8: the images as the model sees them; None where one of them is missing."""
+        if self.images is None or any(image is None for image in self.images):
+            return None
+        pixels = [np.asarray(image.convert("RGB")) for image in self.images]
+        return np.stack(pixels) if pixels else np.zeros((*self.masks.shape, 3), dtype=np.uint8)
+
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
         """The candidates of these rows, in this order."""
         rows = np.asarray(chosen, dtype=np.int64)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..data import to_uint8
 from ..detection import Candidates, Selection
 from ..files import atomic_folder
-from ..report import contact_sheet, heatmap_pairs
+from ..report import candidate_sheet, heatmap_pairs
 from .workspace import Workspace
 
 __all__ = ["before_and_after", "write_contact_sheets"]
@@ -40,25 +40,12 @@ def before_and_after(
     )
 
 
-def write_contact_sheets(
-    folder: Path, candidates: Candidates, workspace: Workspace, selection: Selection | None = None
-) -> None:
+def write_contact_sheets(folder: Path, candidates: Candidates, selection: Selection | None = None) -> None:
     """A picture of the candidates of each class into a folder, with the verdicts where there are some."""
-    verdicts = {d.idx: d.verdict for d in selection.decisions} if selection else {}
-    names = workspace.data.class_names
     with atomic_folder(folder) as temporary:
         for label in np.unique(candidates.labels):
-            part = candidates.take(np.flatnonzero(candidates.labels == label))
-            pixel_values = workspace.pixel_values(workspace.view("train"), part.position)
-            sheet = contact_sheet(
-                to_uint8(pixel_values, workspace.processor),
-                part.heatmaps,
-                part.masks,
-                captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(part.idx, part.logits, strict=True)],
-                kept=[verdicts.get(int(idx)) == "spurious" for idx in part.idx] if selection else None,
-                title=f"{names[label]}: original, masked, heatmap",
-            )
-            sheet.save(temporary / f"{_slug(names[label])}.png")
+            sheet = candidate_sheet(candidates, label=label, selection=selection)
+            sheet.save(temporary / f"{_slug(candidates.class_names[label])}.png")
 
 
 def _slug(name: str) -> str:

@@ -155,7 +155,7 @@ class SeedRun:
                 )
                 dataclasses.replace(candidates, evidence=evidence).save(self.folder / "candidates")
                 shutil.rmtree(self.folder / "scan", ignore_errors=True)
-                write_contact_sheets(self.folder / "contact_sheets", candidates, self.workspace)
+                write_contact_sheets(self.folder / "contact_sheets", candidates)
             self.wait()
         return Candidates.load(self.folder / "candidates")
 
@@ -181,7 +181,7 @@ class SeedRun:
             if decider != "file":
                 self._record("selection.json")
             selection.save(path)
-            write_contact_sheets(self.folder / "contact_sheets", candidates, self.workspace, selection)
+            write_contact_sheets(self.folder / "contact_sheets", candidates, selection)
         self.wait()
         return selection
 

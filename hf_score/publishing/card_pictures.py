@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..detection import Candidates, Selection
-from ..report.figures import contact_sheet
+from ..report import candidate_sheet
 
 __all__ = ["card_pictures"]
 
@@ -30,8 +30,9 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
         for label in sorted({decision.label for decision in selection.spurious}):
             rows = np.flatnonzero(np.isin(candidates.idx, chosen) & (candidates.labels == label))[:PAIRS]
             name = candidates.class_names[label]
-            sheet = _pairs(candidates.take(rows), name)
-            if sheet is not None:
+            part = candidates.take(rows)
+            if part.pixels is not None:
+                sheet = candidate_sheet(part, label=label, heatmaps=False, columns=3)
                 caption = f"“{name}”: training images that were taken as spurious-positive, and what is left of them"
                 pictures[f"shortcut-{_slug(name)}.png"] = (sheet, caption)
     heatmaps = folder / "report" / "heatmaps.png"
@@ -42,20 +43,6 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
                 "Relevance before and after: red speaks for the class, blue against",
             )
     return pictures
-
-
-def _pairs(candidates: Candidates, name: str) -> Image.Image | None:
-    images = [] if candidates.images is None else [image for image in candidates.images if image is not None]
-    if not images or len(images) < len(candidates):
-        return None
-    return contact_sheet(
-        np.stack([np.asarray(image.convert("RGB")) for image in images]),
-        None,
-        candidates.masks,
-        captions=[f"#{idx}" for idx in candidates.idx],
-        title=f"{name}: original and masked",
-        columns=3,
-    )
 
 
 def _slug(name: str) -> str:

@@ -324,8 +324,8 @@ def _operations(files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
 def _check_measured(model: Path, results: Mapping[str, Any] | None) -> None:
     """Raise HFScoreError where the results are of another checkpoint; those that do not say of which pass."""
     runs = ((results or {}).get("methods") or {}).get("score", {}).get("runs") or [{}]
-    told = runs[0].get("weights_sha256")
-    if told is not None and told != checkpoint_digest(model):
+    recorded = runs[0].get("weights_sha256")
+    if recorded is not None and recorded != checkpoint_digest(model):
         raise HFScoreError(
             f"the figures in {model.parent / 'results.json'} are of another model than the one in {model}: run "
             "'hf-score run --resume' with the options of the run, and push again."

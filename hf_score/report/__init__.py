@@ -4,18 +4,26 @@ Everything here is made from the `results.json` dictionary and images already co
 """
 
 from .card import render_model_card
-from .figures import contact_sheet, group_bars, heatmap_pairs, training_curves
+from .figures import candidate_sheet, contact_sheet, heatmap_pairs, overlay, png_bytes
 from .html import render_report, write_report
+from .methods import METHODS, Method, find_method
+from .plots import group_bars, training_curves
 from .summary import Conclusion, MethodSummary, Spread, judge, render_table, summarise
 
 __all__ = [
+    "METHODS",
     "Conclusion",
+    "Method",
     "MethodSummary",
     "Spread",
+    "candidate_sheet",
     "contact_sheet",
+    "find_method",
     "group_bars",
     "heatmap_pairs",
     "judge",
+    "overlay",
+    "png_bytes",
     "render_model_card",
     "render_report",
     "render_table",

@@ -75,16 +75,61 @@ def render_model_card(
         HFScoreError: the results hold no run of that method and seed.
     """
     results = redact(dict(results))
-    run = _run_of(results, method, seed)
-    model, dataset, config = results["model"], results["dataset"], results.get("config") or {}
+    run = _find_run(results, method, seed)
+    model, dataset = results["model"], results["dataset"]
     base_model = base_model or model.get("base_model")
     base_model = base_model if base_model and _is_hub_id(base_model) else None
     license = license or model.get("license")
     own_tags = [*TAGS, method.replace("_", "-"), *([f"base_model:{base_model}"] if base_model else [])]
-    metadata = ModelCardData(
+    metadata = _metadata(
+        dataset, run, model_name=model_name, base_model=base_model, license=license, tags=[*own_tags, *tags]
+    )
+    supervision = results["methods"][method].get("supervision", "")
+    text = (
+        environment(autoescape=False)
+        .get_template("model_card.md.jinja")
+        .render(
+            metadata=metadata.to_yaml(line_break="\n"),
+            model_name=_one_line(model_name),
+            results=results,
+            run=run,
+            method=method,
+            label=results["methods"][method].get("label", method),
+            supervision=supervision,
+            uses_groups="group" in supervision,
+            accuracy=_percent(run, "accuracy"),
+            worst_group_accuracy=_percent(run, "worst_group_accuracy"),
+            model=model,
+            dataset=dataset,
+            config=results.get("config") or {},
+            train_counts=_train_counts(dataset),
+            base_model=base_model or model["name"],
+            license=license,
+            repo_id=repo_id or f"{PLACEHOLDER_OWNER}/{_slug(model_name)}",
+            is_timm=bool(model.get("is_timm")),
+            verdict=judge(results) if "score" in results["methods"] else None,
+            table=render_table(results, "markdown"),
+            how_decided=how_decided(results),
+            which_lambda=which_lambda(results),
+            pictures=picture_markdown(pictures) if pictures else PICTURES_MARK,
+        )
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _metadata(
+    dataset: Mapping[str, Any],
+    run: Mapping[str, Any],
+    *,
+    model_name: str,
+    base_model: str | None,
+    license: str | None,
+    tags: Sequence[str],
+) -> ModelCardData:
+    return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=list(dict.fromkeys([*own_tags, *tags])),
+        tags=list(dict.fromkeys(tags)),
         license=license,
         base_model=base_model,
         base_model_relation="finetune" if base_model else None,
@@ -104,43 +149,12 @@ def render_model_card(
             for name, title, value in _measured(run)
         ],
     )
-    supervision = results["methods"][method].get("supervision", "")
-    text = (
-        environment(autoescape=False)
-        .get_template("model_card.md.jinja")
-        .render(
-            metadata=metadata.to_yaml(line_break="\n"),
-            model_name=_one_line(model_name),
-            results=results,
-            run=run,
-            method=method,
-            label=results["methods"][method].get("label", method),
-            supervision=supervision,
-            uses_groups="group" in supervision,
-            accuracy=_percent(run, "accuracy"),
-            worst_group_accuracy=_percent(run, "worst_group_accuracy"),
-            model=model,
-            dataset=dataset,
-            config=config,
-            train_counts=_train_counts(dataset),
-            base_model=base_model or model["name"],
-            license=license,
-            repo_id=repo_id or f"{PLACEHOLDER_OWNER}/{_slug(model_name)}",
-            is_timm=bool(model.get("is_timm")),
-            verdict=judge(results) if "score" in results["methods"] else None,
-            table=render_table(results, "markdown"),
-            how_decided=how_decided(results),
-            which_lambda=which_lambda(results),
-            pictures=picture_markdown(pictures) if pictures else PICTURES_MARK,
-        )
-    )
-    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def picture_markdown(pictures: Mapping[str, str]) -> str:
     """Pictures of a card, from path in the repository to caption."""
-    shown = ((path, _one_line(caption).translate(_BRACKETS)) for path, caption in pictures.items())
-    return "\n\n".join(f"![{caption}]({quote(path)})\n\n*{caption}*" for path, caption in shown)
+    captions = {path: _one_line(caption).translate(_BRACKETS) for path, caption in pictures.items()}
+    return "\n\n".join(f"![{caption}]({quote(path)})\n\n*{caption}*" for path, caption in captions.items())
 
 
 def eval_results_yaml(results: Mapping[str, Any], *, method: str = "score", seed: int | None = None) -> str | None:
@@ -150,7 +164,7 @@ def eval_results_yaml(results: Mapping[str, Any], *, method: str = "score", seed
         YAML; None where the data set is not on the Hub, which this form asks for, or nothing was measured.
     """
     results = redact(dict(results))
-    run, dataset = _run_of(results, method, seed), results["dataset"]
+    run, dataset = _find_run(results, method, seed), results["dataset"]
     if not _is_hub_id(dataset["name"]):
         return None
     about = results["methods"][method]
@@ -186,7 +200,7 @@ def _train_counts(dataset: Mapping[str, Any]) -> str | None:
 _BRACKETS = str.maketrans({"[": "(", "]": ")", "*": "", "<": "", ">": ""})
 
 
-def _run_of(results: Mapping[str, Any], method: str, seed: int | None) -> Mapping[str, Any]:
+def _find_run(results: Mapping[str, Any], method: str, seed: int | None) -> Mapping[str, Any]:
     runs = results.get("methods", {}).get(method, {}).get("runs", [])
     for run in runs:
         if seed is None or run["seed"] == seed:

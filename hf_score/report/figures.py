@@ -1,33 +1,29 @@
-"""The pictures of a run, as PIL images: contact sheets, heatmap pairs, bars and curves.
+"""Images side by side, as PIL images: contact sheets of candidates, heatmaps before and after.
 
-Images and numbers in, an image out: no model, no file, and no global plotting state (`Figure`, never `pyplot`).
+Images and arrays in, an image out: no model and no file. Pillow and not matplotlib puts them together, because a small
+image has to be enlarged by whole factors, pixel by pixel.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from ..errors import HFScoreError
-from .summary import summarise
 
-__all__ = ["contact_sheet", "group_bars", "heatmap_pairs", "overlay", "png_bytes", "training_curves"]
+if TYPE_CHECKING:
+    from ..detection import Candidates, Selection
+
+__all__ = ["candidate_sheet", "contact_sheet", "heatmap_pairs", "overlay", "png_bytes"]
 
 Colour = tuple[int, int, int]
 
@@ -39,19 +35,6 @@ REJECTED: Colour = (200, 204, 210)
 POSITIVE = np.array([205, 22, 30], dtype=np.float64)
 NEGATIVE = np.array([25, 85, 200], dtype=np.float64)
 
-# Okabe and Ito's palette, which stays apart for colour-blind readers: greys before, muted controls, SCORE in blue.
-METHOD_COLOURS = {
-    "erm": "#8a9099",
-    "continued_erm": "#c4c9d0",
-    "random_samples": "#e69f00",
-    "random_regions": "#f0e442",
-    "random_neurons": "#cc79a7",
-    "swap_only": "#56b4e9",
-    "score": "#0072b2",
-}
-WORST = "#c1121f"
-SPARE_COLOURS = ("#009e73", "#d55e00")
-
 SMALLEST_TILE = 112
 SHEET_WIDTH = 1440
 GAP = 6
@@ -62,6 +45,45 @@ def png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def candidate_sheet(
+    candidates: Candidates,
+    *,
+    label: int | None = None,
+    selection: Selection | None = None,
+    heatmaps: bool = True,
+    columns: int | None = None,
+) -> Image.Image:
+    """Contact sheet of candidates: what a person judges, and with a selection what was decided.
+
+    Args:
+        candidates: what `find_candidates` gives, or `Candidates.load`.
+        label: show the candidates of this class alone.
+        selection: the decisions about them.
+        heatmaps: show the relevance too, beside original and masked image.
+        columns: candidates per row; default: as many as fit.
+
+    Raises:
+        HFScoreError: the candidates have no images.
+    """
+    name = "Candidates"
+    if label is not None:
+        candidates = candidates.take(np.flatnonzero(candidates.labels == label))
+        name = candidates.class_names[label] if label < len(candidates.class_names) else f"class {label}"
+    images = candidates.pixels
+    if images is None:
+        raise HFScoreError("These candidates have no images to show: find them again.")
+    spurious = {decision.idx for decision in selection.spurious} if selection else set()
+    return contact_sheet(
+        images,
+        candidates.heatmaps if heatmaps else None,
+        candidates.masks,
+        captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(candidates.idx, candidates.logits, strict=True)],
+        title=f"{name}: original, masked, heatmap" if heatmaps else f"{name}: original and masked",
+        kept=[int(idx) in spurious for idx in candidates.idx] if selection else None,
+        columns=columns,
+    )
 
 
 def contact_sheet(
@@ -83,7 +105,7 @@ def contact_sheet(
 
     Args:
         images: (N, H, W, 3) uint8.
-        heatmaps: (N, H, W) signed pixel relevance, shown as a third picture; None leaves it out.
+        heatmaps: (N, H, W) signed pixel relevance, for a third picture; None leaves it out.
         masks: (N, H, W) bool, True where the image is kept.
         captions: N texts, such as `"#17  logit 9.31"`; a line break starts a second line.
         title: one line above the sheet.
@@ -291,145 +313,3 @@ def _grid(strips: Sequence[Image.Image], *, title: str, legend: str, columns: in
             sheet.paste(strip, (margin + i * (widest + spacing), y))
         y += height + spacing
     return sheet
-
-
-def group_bars(results: Mapping[str, Any]) -> Image.Image:
-    """Accuracy of every group under every method, with each seed as a dot and the standard deviation as a bar.
-
-    The worst group of each method is marked; a group without test images says so.
-
-    Args:
-        results: the content of `results.json`.
-    """
-    methods = list(summarise(results).values())
-    groups = list(methods[0].group_accuracy) if methods else []
-    colours = _colours([method.key for method in methods])
-    width = min(16.0, max(7.0, 1.6 + len(groups) * (0.5 + 0.34 * len(methods))))
-    figure = Figure(figsize=(width, 4.2), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    _plain_axes(axes)
-    thickness = min(0.3, 0.8 / max(1, len(methods)))
-    for m, method in enumerate(methods):
-        runs = results["methods"][method.key]["runs"]
-        for g, group in enumerate(groups):
-            spread = method.group_accuracy[group]
-            if spread is None:
-                continue
-            x, height = g + thickness * (m + 0.5 - len(methods) / 2), 100 * spread.mean
-            axes.bar(x, height, width=thickness * 0.9, color=colours[method.key], zorder=2)
-            top = height
-            if spread.std is not None:
-                axes.errorbar(x, height, 100 * spread.std, color=_hex(INK), capsize=2.5, linewidth=1, zorder=3)
-                seeds = [run["metrics"].get("group_accuracy", {}).get(group) for run in runs]
-                dots = [100 * value for value in seeds if value is not None]
-                axes.scatter([x] * len(dots), dots, s=9, color="white", edgecolor=_hex(INK), linewidth=0.6, zorder=4)
-                top = max(height + 100 * spread.std, *dots)
-            if group == method.worst_group:
-                axes.annotate("▼", (x, top), (0, 3), textcoords="offset points", ha="center", color=WORST, fontsize=9)
-    for g, group in enumerate(groups):
-        if methods and all(method.group_accuracy[group] is None for method in methods):
-            axes.text(g, 3, "no test images", ha="center", fontsize=9, style="italic", color=_hex(MUTED))
-    axes.set_xticks(range(len(groups)), [textwrap.fill(_label(group), 16) for group in groups])
-    axes.set_xlim(-0.6, max(1, len(groups)) - 0.4)
-    axes.set_ylim(0, 112)
-    axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("accuracy in %")
-    handles: list[Artist] = [Patch(color=colours[m.key], label=_label(m.label)) for m in methods]
-    handles.append(
-        Line2D([], [], color=WORST, marker="v", linestyle="", markersize=6, label="worst group of the method")
-    )
-    _legend(figure, handles)
-    return _rendered(figure)
-
-
-def training_curves(
-    history: Mapping[str, Sequence[Mapping[str, float]]], *, labels: Mapping[str, str] | None = None
-) -> Image.Image:
-    """Loss, penalty, reliance and held-out accuracy over optimizer steps, one line per method.
-
-    Panels without data are left out. The training of the starting model (`erm`) ends at step 0, where the others
-    begin.
-
-    Args:
-        history: by method key, entries with `step` and any of `loss`, `penalty`, `reliance`, `held_out_accuracy`.
-        labels: what to call the methods.
-    """
-    panels: list[tuple[str, str, float]] = [
-        ("loss", "training loss", 1),
-        ("penalty", "penalty P", 1),
-        ("reliance", "effect of exchanging the regions", 1),
-        ("held_out_accuracy", "held-out accuracy in %", 100),
-    ]
-    shift = max((entry["step"] for entry in history.get("erm", ())), default=0) if len(history) > 1 else 0
-    curves = {
-        name: {key: _curve(entries, name, scale, shift * (key == "erm")) for key, entries in history.items()}
-        for name, _, scale in panels
-    }
-    shown = [(name, label) for name, label, _ in panels if any(curves[name].values())]
-    columns = min(len(shown), 3 if len(shown) < 4 else 2)
-    rows = math.ceil(len(shown) / max(1, columns))
-    figure = Figure(figsize=(max(6.5, 4.2 * columns), 0.6 + 3.0 * max(1, rows)), dpi=110, layout="constrained")
-    if not shown:
-        figure.text(0.5, 0.5, "Nothing was logged.", ha="center", va="center", color=_hex(MUTED))
-        return _rendered(figure)
-    colours = _colours(list(history))
-    for axes, (name, label) in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=True):
-        _plain_axes(axes)
-        for key, points in curves[name].items():
-            if points:
-                steps, values = zip(*points, strict=True)
-                marker = "o" if len(points) < 25 else None
-                axes.plot(steps, values, color=colours[key], marker=marker, markersize=3.5, linewidth=1.6)
-        if shift:
-            axes.axvline(0, color=_hex(MUTED), linewidth=0.8, linestyle=":")
-        if name in ("penalty", "reliance"):
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.set_title(label, fontsize=10, loc="left", color=_hex(INK))
-        axes.set_xlabel("optimizer step")
-    used = [key for key in history if any(curves[name][key] for name, _ in shown)]
-    names = {key: _label((labels or {}).get(key, key)) for key in used}
-    _legend(figure, [Line2D([], [], color=colours[key], label=names[key]) for key in used])
-    return _rendered(figure)
-
-
-def _curve(entries: Sequence[Mapping[str, Any]], name: str, scale: float, shift: float) -> list[tuple[float, float]]:
-    known = ((entry["step"] - shift, entry.get(name)) for entry in entries)
-    return [(step, value * scale) for step, value in known if value is not None and math.isfinite(value)]
-
-
-def _colours(keys: Sequence[str]) -> dict[str, str]:
-    others = [key for key in keys if key not in METHOD_COLOURS]
-    spare = {key: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, key in enumerate(others)}
-    return {key: METHOD_COLOURS.get(key) or spare[key] for key in keys}
-
-
-def _hex(colour: Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _label(text: str) -> str:
-    """A name as matplotlib shall print it: `$` is a dollar, and a leading `_` does not hide it from the legend."""
-    return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
-
-
-def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Above the axes, in as many rows as the figure's width needs."""
-    widest = max(0.65 + 0.085 * len(str(handle.get_label())) for handle in handles)  # inches, at font size 9
-    rows = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / widest)))
-    columns = math.ceil(len(handles) / rows)
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
-
-
-def _plain_axes(axes: Axes) -> None:
-    sides: tuple[Literal["top", "right"], ...] = ("top", "right")
-    for side in sides:
-        axes.spines[side].set_visible(False)
-    axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9)
-
-
-def _rendered(figure: Figure) -> Image.Image:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

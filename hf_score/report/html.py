@@ -12,14 +12,15 @@ from PIL import Image
 
 from ..errors import HFScoreError
 from ..files import write_text
-from .figures import group_bars, png_bytes, training_curves
+from .figures import png_bytes
+from .plots import group_bars, training_curves
 from .redact import redact
 from .summary import judge, summarise, table_cells
 from .templating import environment, how_decided, which_lambda
 
 __all__ = ["render_report", "write_report"]
 
-#: Key prefixes of figures, the section they go to, and what a reader who cannot see them is told.
+#: Key prefixes of figures, the section they go to, and what a reader who cannot see them reads.
 SECTIONS = {
     "group_bars": ("bars", "Bar chart of the accuracies per group; the table above holds the same numbers."),
     "contact_sheet": ("contact_sheets", "Contact sheet of candidates, each as original and masked image."),

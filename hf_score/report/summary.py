@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .methods import METHODS, find_method
+
 __all__ = ["Conclusion", "MethodSummary", "Spread", "judge", "render_table", "spread", "summarise", "table_cells"]
 
-#: The order in which methods are shown: what was there before, then its controls, then SCORE.
-CONTROLS = ("continued_erm", "random_samples", "random_regions", "random_neurons", "swap_only")
-METHOD_ORDER = ("erm", *CONTROLS, "score")
 EMPTY = "–"
 
 
@@ -74,14 +73,19 @@ def summarise(results: Mapping[str, Any]) -> dict[str, MethodSummary]:
         results: the content of `results.json` (schema `hf-score/results/1`).
 
     Returns:
-        Summaries by method key, in the order in which they are shown.
+        Summaries by method key, in the order of the tables; methods that are not of a run come last.
     """
     return {key: _summarise_method(key, results["methods"][key], _group_names(results)) for key in _keys(results)}
 
 
 def _keys(results: Mapping[str, Any]) -> list[str]:
-    methods = results["methods"]
-    return [key for key in METHOD_ORDER if key in methods] + [key for key in methods if key not in METHOD_ORDER]
+    order = list(METHODS)
+
+    def position(key: str) -> int:
+        method = find_method(key)
+        return order.index(method.key) if method else len(order)
+
+    return sorted(results["methods"], key=position)
 
 
 def _group_names(results: Mapping[str, Any]) -> list[str]:
@@ -123,8 +127,8 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 def judge(results: Mapping[str, Any]) -> Conclusion:
     """Say in words whether SCORE raised the worst-group accuracy, and whether that is more than its controls do.
 
-    SCORE is compared with the best of its controls (`CONTROLS`). The gain holds
-    when it exceeds the standard deviation of a difference between two runs, √(s₁² + s₂²) over seeds.
+    SCORE is compared with the best of its controls (`Method.is_control`). The gain holds when it exceeds the standard
+    deviation of a difference between two runs, √(s₁² + s₂²) over seeds.
     """
     methods = summarise(results)
     score, erm = methods.get("score"), methods.get("erm")
@@ -135,13 +139,13 @@ def judge(results: Mapping[str, Any]) -> Conclusion:
         return Conclusion(None, "No worst-group accuracy to judge", f"This run cannot be judged, because {why}.")
     change = f"With SCORE the worst-group accuracy {_went(before, after)}"
     if score and score.accuracy:
-        change += f" and plain accuracy {_went(erm.accuracy if erm else None, score.accuracy)}"
+        change += f" and average accuracy {_went(erm.accuracy if erm else None, score.accuracy)}"
     change += f" ({after.count} seeds, ± is the standard deviation)." if after.count > 1 else " (one seed)."
 
     controls = {
         key: method.worst_group_accuracy
         for key, method in methods.items()
-        if key in CONTROLS and method.worst_group_accuracy is not None
+        if _is_control(key) and method.worst_group_accuracy is not None
     }
     if before is not None and after.mean <= before.mean:
         return Conclusion(False, "SCORE did not help", f"{change} It did not help the worst group here.")
@@ -165,6 +169,11 @@ def judge(results: Mapping[str, Any]) -> Conclusion:
     return Conclusion(False, "The gain does not survive its controls", f"{text}: it is within the noise.")
 
 
+def _is_control(key: str) -> bool:
+    method = find_method(key)
+    return method is not None and method.is_control
+
+
 def _went(before: Spread | None, after: Spread) -> str:
     return f"went from {before.percent()} % to {after.percent()} %" if before else f"is {after.percent()} %"
 
@@ -178,18 +187,18 @@ def table_cells(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     methods = list(summarise(results).values())
     measures: list[tuple[str, Callable[[MethodSummary], Spread | None]]] = [
         ("worst group", lambda m: m.worst_group_accuracy),
-        ("plain", lambda m: m.accuracy),
+        ("average", lambda m: m.accuracy),
         ("weighted", lambda m: m.weighted_accuracy),
         ("mean of groups", lambda m: m.mean_group_accuracy),
         ("relevance in region", lambda m: m.relevance_in_region),
     ]
-    shown = [(name, read) for name, read in measures if any(read(method) for method in methods)]
+    columns = [(name, read) for name, read in measures if any(read(method) for method in methods)]
     for group in _group_names(results):
-        shown.append((group, lambda m, group=group: m.group_accuracy[group]))  # type: ignore[misc]
-    header = ["method", *(name for name, _ in shown), "supervision"]
+        columns.append((group, lambda m, group=group: m.group_accuracy[group]))  # type: ignore[misc]
+    header = ["method", *(name for name, _ in columns), "supervision"]
     rows = []
     for method in methods:
-        spreads = (read(method) for _, read in shown)
+        spreads = (read(method) for _, read in columns)
         rows.append([method.label, *(s.percent() if s else EMPTY for s in spreads), method.supervision or EMPTY])
     return header, rows
 
@@ -230,7 +239,7 @@ def _escape_markdown(text: str) -> str:
 
 def _text_table(header: list[str], rows: list[list[str]], width: int, first_group: int) -> str:
     columns = [[" ".join(cell.split()) for cell in column] for column in zip(header, *rows, strict=True)]
-    sizes = [max(_columns_of(cell) for cell in column) for column in columns]
+    sizes = [max(_terminal_width(cell) for cell in column) for column in columns]
     fits = sum(sizes) + 2 * (len(sizes) - 1) <= width
     blocks: list[list[int]] = [[0]]
     for index in range(1, len(columns)):
@@ -250,12 +259,12 @@ def _text_table(header: list[str], rows: list[list[str]], width: int, first_grou
     return "\n\n".join(texts)
 
 
-def _columns_of(text: str) -> int:
+def _terminal_width(text: str) -> int:
     """Terminal columns: wide East Asian characters take two, combining marks none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 def _pad(text: str, size: int, *, left: bool) -> str:
-    gap = " " * (size - _columns_of(text))
+    gap = " " * (size - _terminal_width(text))
     return text + gap if left else gap + text

@@ -143,7 +143,7 @@ def test_data_without_groups(results):
     results["dataset"]["group_names"] = None
     card = ModelCard(render_model_card(results, model_name="m"))
     assert [result.metric_type for result in card.data.eval_results] == ["accuracy"]
-    assert "plain accuracy 75.0 %" in card.content
+    assert "average accuracy 75.0 %" in card.content
 
 
 def test_a_run_that_is_not_there(results):

@@ -1,12 +1,11 @@
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib import pyplot
 from PIL import Image
 
+from hf_score.detection import Candidates
 from hf_score.errors import HFScoreError
-from hf_score.report import contact_sheet, group_bars, heatmap_pairs, training_curves
-from hf_score.report.figures import KEPT, METHOD_COLOURS, overlay
+from hf_score.report import candidate_sheet, contact_sheet, heatmap_pairs, overlay
+from hf_score.report.figures import KEPT
 
 RED, GREY = (200, 30, 30), (90, 90, 90)
 
@@ -21,10 +20,6 @@ def candidates(n=3, size=28):
 
 def colours(image: Image.Image) -> dict:
     return {colour: count for count, colour in image.getcolors(1 << 20)}
-
-
-def hex_colour(text: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(text[1:]))
 
 
 def test_contact_sheet_shows_original_and_masked_enlarged_without_smoothing():
@@ -79,6 +74,51 @@ def test_contact_sheet_refuses_what_does_not_fit(change, message):
         )
 
 
+@pytest.fixture
+def found() -> Candidates:
+    """Three candidates, two of class 1, with images, masks and heatmaps as `candidates` has them."""
+    images, heatmaps, masks = candidates()
+    return Candidates(
+        idx=np.array([7, 8, 9]),
+        position=np.arange(3),
+        labels=np.array([0, 1, 1]),
+        logits=np.array([1.0, 2.0, 3.0], dtype=np.float32),
+        masked_margins=np.zeros(3, dtype=np.float32),
+        heatmaps=heatmaps,
+        masks=masks,
+        shortcut_relevance=np.zeros((3, 2), dtype=np.float32),
+        cluster=np.array([0, 1, 1]),
+        dataset_fingerprint="data",
+        model_fingerprint="model",
+        layer="last",
+        class_names=("benign", "malignant"),
+        images=[Image.fromarray(image) for image in images],
+    )
+
+
+def test_a_candidate_sheet_is_the_contact_sheet_of_a_class_with_what_was_decided(found):
+    images, heatmaps, masks = (array[1:] for array in candidates())
+    made = candidate_sheet(found, label=1, selection=found.select([2]))
+    expected = contact_sheet(
+        images,
+        heatmaps,
+        masks,
+        captions=["#8  logit 2.0", "#9  logit 3.0"],
+        kept=[False, True],
+        title="malignant: original, masked, heatmap",
+    )
+    assert made == expected
+    undecided = candidate_sheet(found, columns=1)
+    assert KEPT not in colours(undecided)
+    assert undecided.width > candidate_sheet(found, heatmaps=False, columns=1).width
+
+
+def test_candidates_without_images_have_no_sheet(found):
+    object.__setattr__(found, "images", [None, *found.images[1:]])
+    with pytest.raises(HFScoreError, match="no images to show"):
+        candidate_sheet(found)
+
+
 def test_overlay_is_red_for_positive_blue_for_negative_and_neutral_for_zero():
     heatmap = np.zeros((9, 9))
     heatmap[:3], heatmap[-3:] = 2.0, -2.0
@@ -114,58 +154,3 @@ def test_heatmap_pairs_outline_the_region():
     assert colours(outlined)[KEPT] > 3 * 3 * 16
     with pytest.raises(HFScoreError, match="after has shape"):
         heatmap_pairs(images, heatmaps, heatmaps[:2], captions=["a", "b", "c"])
-
-
-def test_bars_have_the_height_of_the_accuracy(make_results):
-    """Pixels of a colour are proportional to the sum of that method's accuracies."""
-    results = make_results(("erm", "score"))
-    seen = colours(group_bars(results))
-    legend = 300  # the legend's own patch of each colour, about
-    erm, score = (seen[hex_colour(METHOD_COLOURS[key])] - legend for key in ("erm", "score"))
-    assert erm / score == pytest.approx((0.9 + 1.0 + 0.5) / (0.7 + 0.8 + 0.7 + 0.6), rel=0.05)
-
-
-@pytest.mark.parametrize("groups", [2, 8])
-@pytest.mark.parametrize("methods", [("erm",), ("erm", "continued_erm", "random_samples", "random_neurons", "score")])
-def test_bars_of_many_shapes(make_results, groups, methods):
-    accuracies = {key: [0.9, 0.5, None, 0.2, 0.4, None, 1.0, 0.0][:groups] for key in methods}
-    names = [f"a rather long group name {i} costing $5_x$" for i in range(groups)]
-    picture = group_bars(make_results(methods, offsets=(0.0, 0.05), groups=names, accuracies=accuracies))
-    assert 600 < picture.width < 2000
-
-
-def test_empty_group_is_marked(make_results):
-    accuracies = {"erm": [0.9, 0.5]}
-    empty = {"erm": [0.9, None]}
-    full = group_bars(make_results(("erm",), groups=["a", "b"], accuracies=accuracies))
-    gap = group_bars(make_results(("erm",), groups=["a", "b"], accuracies=empty))
-    half = full.crop((full.width // 2 + 60, 60, full.width, full.height - 60))
-    half_gap = gap.crop((gap.width // 2 + 60, 60, gap.width, gap.height - 40))
-    erm = hex_colour(METHOD_COLOURS["erm"])
-    assert erm in colours(half)
-    assert erm not in colours(half_gap)
-    assert any(red < 180 for red, _, _ in colours(half_gap.crop((0, 100, *half_gap.size))))  # it says so in words
-
-
-def test_curves_leave_out_panels_without_data():
-    loss = [{"step": step, "loss": 1.0 / (step + 1)} for step in range(5)]
-    both = [*loss, {"step": 4, "held_out_accuracy": 0.5}, {"step": 4, "penalty": float("nan")}]
-    assert training_curves({"score": loss}).width < training_curves({"score": both}).width
-    assert training_curves({"score": [], "erm": [{"step": 0}]}).width > 100
-    assert hex_colour(METHOD_COLOURS["score"]) in colours(training_curves({"score": both}))
-
-
-def test_all_four_curves_fit_on_a_page():
-    names = ("loss", "penalty", "reliance", "held_out_accuracy")
-    history = {key: [{"step": i, **dict.fromkeys(names, 0.5)} for i in range(3)] for key in METHOD_COLOURS}
-    picture = training_curves(history, labels=dict.fromkeys(history, "a label of some length"))
-    assert picture.width < 1400
-    assert picture.height > 500
-
-
-def test_drawing_leaves_no_global_plotting_state(results):
-    before = dict(matplotlib.rcParams)
-    group_bars(results)
-    training_curves(results["history"])
-    assert dict(matplotlib.rcParams) == before
-    assert pyplot.get_fignums() == []

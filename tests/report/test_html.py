@@ -109,7 +109,7 @@ def test_table_holds_every_method_and_the_empty_group(write, make_results):
     accuracies = {"erm": [0.9, 1.0, 0.5, None], "score": [0.7, 0.8, 0.7, None]}
     page = write(make_results(("erm", "score"), accuracies=accuracies))
     header, erm, score = page.rows[:3]
-    assert header[:3] == ["methodsupervision", "worst group", "plain"]
+    assert header[:3] == ["methodsupervision", "worst group", "average"]
     assert (erm[0], score[0]) == ("ERMclass labels", "SCOREclass labels")
     assert (erm[1], score[1]) == ("50.0", "70.0")
     assert erm[header.index("malignant, patch")] == score[header.index("malignant, patch")] == "–"
@@ -168,7 +168,7 @@ def test_least_that_a_run_can_leave(write):
     }
     page = write(results)
     assert "m tells a, b, c." in page.text
-    assert page.rows == [["methodsupervision", "plain"], ["erm–", "50.0"]]
+    assert page.rows == [["methodsupervision", "average"], ["erm–", "50.0"]]
     assert not page.all("img")
 
 

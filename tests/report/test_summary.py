@@ -38,6 +38,14 @@ def test_methods_come_in_the_order_of_the_story(make_results):
     assert list(summarise(results)) == ["erm", "random_samples", "score", "jtt"]
 
 
+def test_results_of_an_earlier_version_keep_their_keys_and_their_places(make_results):
+    results = make_results()
+    results["methods"]["swap_only"] = results["methods"].pop("random_samples")
+    assert list(summarise(results)) == ["erm", "continued_erm", "swap_only", "random_neurons", "score"]
+    results["methods"] = {key: results["methods"][key] for key in ("erm", "swap_only", "score")}
+    assert "above the best control, “random samples”" in judge(results).sentence
+
+
 def test_not_a_number_counts_as_missing(make_results):
     results = make_results(("score",))
     results["methods"]["score"]["runs"][0]["relevance_in_region"] = math.nan
@@ -71,7 +79,7 @@ def test_a_data_set_without_groups_still_has_a_table(make_results):
             run["metrics"] = {"accuracy": 0.75}
             run["relevance_in_region"] = None
     assert render_table(results, "markdown").splitlines() == [
-        "| method | plain | supervision |",
+        "| method | average | supervision |",
         "| --- | ---: | --- |",
         "| ERM | 75.0 | class labels |",
         "| SCORE | 75.0 | class labels |",
@@ -82,7 +90,7 @@ def test_a_data_set_without_groups_still_has_a_table(make_results):
 def test_markdown_table(make_results):
     measures, groups = render_table(make_results(("erm", "score"), offsets=(0.0, 0.1)), "markdown").split("\n\n")
     assert measures.splitlines() == [
-        "| method | worst group | plain | weighted | mean of groups | relevance in region | supervision |",
+        "| method | worst group | average | weighted | mean of groups | relevance in region | supervision |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
         "| ERM | 5.0 ± 7.1 | 63.7 ± 5.3 | 75.0 ± 0.0 | 63.7 ± 5.3 | 50.0 ± 0.0 | class labels |",
         "| SCORE | 65.0 ± 7.1 | 75.0 ± 7.1 | 75.0 ± 0.0 | 75.0 ± 7.1 | 12.5 ± 0.0 | class labels |",

@@ -1,0 +1,49 @@
+"""The methods of a run, each in one row: what tables, figures, pages and cards call it, and how they show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["METHODS", "Method", "find_method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a run.
+
+    Attributes:
+        key: its name in `results.json`, and of its folder in a run.
+        label: its name for readers.
+        supervision: what it needs to know, for the column of that name.
+        colour: of its bars and curves, from Okabe and Ito's palette, which stays apart for colour-blind readers: greys
+            for what was there before, muted colours for controls, blue for SCORE.
+        is_control: whether SCORE has to be better than this for its samples to be what helps.
+    """
+
+    key: str
+    label: str
+    supervision: str
+    colour: str
+    is_control: bool = True
+
+
+#: By key, in the order of the tables: what was there before, then the controls, then SCORE.
+METHODS = {
+    method.key: method
+    for method in (
+        Method("erm", "ERM", "class labels", "#8a9099", is_control=False),
+        Method("continued_erm", "continued ERM (λ = 0)", "class labels", "#c4c9d0"),
+        Method("random_samples", "SCORE, random samples", "class labels", "#e69f00"),
+        Method("random_regions", "SCORE, random regions", "class labels + decisions", "#f0e442"),
+        Method("exchange_only", "exchanged copies only (λ → 0)", "class labels + decisions", "#56b4e9"),
+        Method("random_neurons", "SCORE, random neurons", "class labels + decisions", "#cc79a7"),
+        Method("score", "SCORE", "class labels + decisions", "#0072b2", is_control=False),
+    )
+}
+#: Keys in results of earlier versions → keys now.
+_BEFORE = {"swap_only": "exchange_only"}
+
+
+def find_method(key: str) -> Method | None:
+    """The method of a key in `results.json`, also of an earlier version's; None for one that is not of a run."""
+    return METHODS.get(_BEFORE.get(key, key))
