@@ -102,7 +102,7 @@ def test_a_baseline_is_published_as_what_it_is(hub, logged_in, tmp_path):
     make_trainer(tmp_path, ContinuedERMTrainer).push_to_hub()
     card = ModelCard(hub.files("tester/out")["README.md"].decode())
     assert card.data.tags == ["hf-score", "shortcut-mitigation", "continued-erm"]
-    assert "continued ERM was told: class labels." in card.content
+    assert "Supervision of continued ERM: class labels." in card.content
     assert "Its accuracy was not measured." in card.content
     assert "spurious-positive samples" not in card.content.lower().split("citations")[0]
 
