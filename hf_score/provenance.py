@@ -65,8 +65,8 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:  # a source tree on the path is not installed, and still has a version
         try:
-            return str(import_module(name.replace("-", "_")).__version__)
-        except (ImportError, AttributeError):
+            return getattr(import_module(name.replace("-", "_")), "__version__", "unknown")
+        except ImportError:
             return "not installed"
 
 
