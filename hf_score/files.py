@@ -56,10 +56,10 @@ def write_json(path: str | Path, content: Any) -> Path:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its place when the body ends without an error.
 
-    A folder already at `path` is moved aside, replaced, and only then deleted; when the body or the replacing fails, it
-    stays as it was. What is at `path` is thus whole at any time. A process that is killed leaves hidden folders beside
-    it, which the next write clears away; was it killed between moving aside and replacing, then nothing is at `path`,
-    and the next write first puts the old folder back.
+    A folder already at `path` is moved aside, replaced, and only then deleted; it stays as it was when the body or the
+    replacing fails. So what is at `path` is whole at any time. A process that is killed leaves hidden folders beside
+    it, which the next write clears away. One that is killed between moving aside and replacing leaves nothing at
+    `path`: the next write first puts the old folder back.
 
     Raises:
         HFScoreError: there is a file at `path`.

@@ -21,6 +21,7 @@ NEEDED = {
     CARD_TEMPLATE,
     "hf_score/report/templates/report.html.jinja",
     "hf_score/review/templates/export.html.jinja",
+    "hf_score/review/templates/served.html.jinja",
     "hf_score/publishing/templates/app.py",
     "hf_score/publishing/templates/README.md.jinja",
     "hf_score/data/registry/fashion_patch/train.parquet",

@@ -26,7 +26,7 @@ print(json.dumps([hf_score.__file__, provenance()["versions"]]))
 
 @pytest.fixture
 def source_tree(tmp_path):
-    """A copy of the tree, and a folder of all packages but hf-score; timm's and zennit's say nothing of their versions."""
+    """A copy of the tree, and a folder of all packages but hf-score; those of timm and zennit are without metadata."""
     tree, packages = tmp_path / "tree", tmp_path / "packages"
     shutil.copytree(ROOT / "hf_score", tree / "hf_score", ignore=shutil.ignore_patterns("__pycache__"))
     packages.mkdir()
