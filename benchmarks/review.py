@@ -23,8 +23,9 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from judged_run import make_run
 
-from hf_score.review import DecisionStore
-from hf_score.review.page import _listen, build_app
+from hf_score.review import CandidateTable, DecisionStore
+from hf_score.review.app import build_app
+from hf_score.review.page import _listen
 
 SHOWN = """() => ["original", "heatmap", "masked"].every(
     (kind) => document.querySelector(`[data-at=${kind}]`)?.naturalWidth > 0)"""
@@ -41,9 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder) / "run", options.rows, options.size, clusters=options.clusters)
         start = time.perf_counter()
-        app = build_app(run)
+        app = build_app(CandidateTable.open(run))
         print(f"server ready after {time.perf_counter() - start:.2f} s (imports included)")
-        listener = _listen(0)
+        listener = _listen()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()

@@ -164,12 +164,12 @@ def _run_step(step: str, words: list[str]) -> None:
 
 def _add_review(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder that has been scanned")
-    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1; 0 takes a free one (default: 7860)")
+    parser.add_argument("--port", type=int, help="on 127.0.0.1; 0 takes a free one (default: 7860, or a free one)")
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     parser.add_argument("--export", type=Path, metavar="FILE.html", help="write one offline page instead of serving")
 
 
-def _review(run: Path, port: int, no_browser: bool, export: Path | None) -> None:
+def _review(run: Path, port: int | None, no_browser: bool, export: Path | None) -> None:
     if export:
         from .review import export_page
 

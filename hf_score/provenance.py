@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,18 @@ def command() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of hf-score and of what decides its figures."""
-    return {name: version(name) for name in PACKAGES}
+    """Versions of hf-score and of what decides its figures; "not installed" for what is not there."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a source tree on the path is not installed, and still has a version
+        try:
+            return getattr(import_module(name.replace("-", "_")), "__version__", "unknown")
+        except ImportError:
+            return "not installed"
 
 
 def hardware() -> str:

@@ -21,6 +21,7 @@ NEEDED = {
     CARD_TEMPLATE,
     "hf_score/report/templates/report.html.jinja",
     "hf_score/review/templates/export.html.jinja",
+    "hf_score/review/templates/served.html.jinja",
     "hf_score/publishing/templates/app.py",
     "hf_score/publishing/templates/README.md.jinja",
     "hf_score/data/registry/fashion_patch/train.parquet",
@@ -100,11 +101,13 @@ def check_installed(wheel: Path, work: Path) -> None:
     call(bin_folder / "hf-score", "families")
     assert "worst group" in call(bin_folder / "hf-score", "run", *RUN)
     call(bin_folder / "hf-score", "review", "run", "--export", "review.html")
-    needs = "pip install 'hf-score[review]'"
-    assert needs in call(bin_folder / "hf-score", "space", "run", "--output_dir", "space", status=2)
-    assert needs in call(bin_folder / "hf-score", "review", "run", "--no_browser", "--port", "0", status=2)
-    call(*install, f"hf-score[review] @ {wheel.as_uri()}")
-    call(bin_folder / "hf-score", "space", "run", "--output_dir", "space")
+    needs = "pip install 'hf-score[{}]'"
+    space = (bin_folder / "hf-score", "space", "run", "--output_dir", "space")
+    assert needs.format("space") in call(*space, status=2)
+    review = (bin_folder / "hf-score", "review", "run", "--no_browser", "--port", "0")
+    assert needs.format("review") in call(*review, status=2)
+    call(*install, f"hf-score[review,space] @ {wheel.as_uri()}")
+    call(*space)
     made = ["run/model/README.md", "run/report/index.html", "review.html", "space/app.py", "space/README.md"]
     assert all((work / name).is_file() for name in made), made
 

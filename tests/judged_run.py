@@ -98,15 +98,16 @@ def make_run(
             {
                 "cluster": k,
                 "label": k % (len(classes) - 1),
-                "size": len(places),
+                "size": len(rows_of),
                 "suspicion": None if k == 0 else round(0.9 / k, 2),
-                "typical": places[::-1][:8].tolist(),
+                "typical": rows_of[::-1][:8].tolist(),
                 "evidence": {"position": round(0.9 / (k + 1), 2), "colour": 0.7, "masked_alone": 0.55},
                 "neurons": [
-                    {"neuron": 3 * k + j, "share": 0.4 - 0.1 * j, "rows": places[j : j + 8].tolist()} for j in range(3)
+                    {"neuron": 3 * k + j, "share": 0.4 - 0.1 * j, "rows": rows_of[j : j + 8].tolist()}
+                    for j in range(3)
                 ],
             }
-            for k, places in members.items()
+            for k, rows_of in members.items()
         ],
     }
     (folder / "candidates.json").write_text(json.dumps(about))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -190,15 +191,29 @@ def render_requirements(*, bundled: bool) -> str:
     """
     needed = [f"hf-score=={__version__}"]
     if bundled:
-        needed = [requirement for requirement in requires("hf-score") or () if "extra ==" not in requirement]
+        needed = _requirements()
     return "\n".join([f"gradio=={_gradio_version()}", *needed]) + "\n"
+
+
+def _requirements() -> list[str]:
+    """What hf-score needs, without its extras: of the installed package, or of the source tree it is run from."""
+    try:
+        return [requirement for requirement in requires("hf-score") or () if "extra ==" not in requirement]
+    except PackageNotFoundError:
+        try:
+            tree = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+        except OSError:
+            raise HFScoreError(
+                f"What hf-score in {PACKAGE} needs is not known, for it is not installed: pip install it."
+            ) from None
+        return tree["project"]["dependencies"]
 
 
 def _gradio_version() -> str:
     try:
         return version("gradio")
     except PackageNotFoundError:
-        raise HFScoreError("A Space is made for the installed gradio: pip install 'hf-score[review]'.") from None
+        raise HFScoreError("A Space is made for the installed gradio: pip install 'hf-score[space]'.") from None
 
 
 def _copy_checkpoint(source: Path, folder: Path) -> None:

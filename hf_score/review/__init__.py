@@ -1,7 +1,8 @@
 """The review page: a person looks at the candidates and says which of them show a shortcut.
 
-`table` reads candidates lazily, `store` keeps decisions on disk, `pictures` draws, `page` serves and `export` writes
-one file for a colleague. Nothing else in hf-score imports this package, and only `page` imports gradio.
+`table` reads candidates lazily, `store` keeps decisions on disk, `pictures` draws, `app` answers the browser, `page`
+serves it and `export` writes one file for a colleague. Nothing else in hf-score imports this package, and only `app`
+needs FastAPI.
 """
 
 from .export import export_page

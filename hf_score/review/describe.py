@@ -17,17 +17,17 @@ __all__ = ["asset", "describe_decisions", "describe_table"]
 
 
 def describe_table(table: CandidateTable, *, limit: int | None = None) -> dict[str, Any]:
-    """Columns over all rows, and the groups with the first `limit` rows of each (None: all)."""
-    groups = [{**asdict(group), "size": len(group.rows)} for group in table.groups]
-    for group in groups:
-        group["rows"] = group["rows"][:limit]
-        group["evidence"] = {name: _finite(value) for name, value in group["evidence"].items()}
-    shown = {row for group in groups for row in group["rows"]}
-    for group in groups:
-        group["typical"] = [row for row in group["typical"] if row in shown]
-        group["neurons"] = [
-            {"neuron": one["neuron"], "share": one.get("share"), "rows": [row for row in one["rows"] if row in shown]}
-            for one in group["neurons"]
+    """Columns over all rows, and the clusters with the first `limit` rows of each (None: all)."""
+    clusters = [{**asdict(cluster), "size": len(cluster.rows)} for cluster in table.clusters]
+    for cluster in clusters:
+        cluster["rows"] = cluster["rows"][:limit]
+        cluster["evidence"] = {name: _finite(value) for name, value in cluster["evidence"].items()}
+    kept = {row for cluster in clusters for row in cluster["rows"]}
+    for cluster in clusters:
+        cluster["typical"] = [row for row in cluster["typical"] if row in kept]
+        cluster["neurons"] = [
+            {"neuron": one["neuron"], "share": one.get("share"), "rows": [row for row in one["rows"] if row in kept]}
+            for one in cluster["neurons"]
         ]
     return {
         "run": table.run.resolve().name,
@@ -39,7 +39,7 @@ def describe_table(table: CandidateTable, *, limit: int | None = None) -> dict[s
         "margin": _rounded(table.masked_margins.tolist()),
         "x": _rounded(table.embedding[:, 0].tolist()),
         "y": _rounded(table.embedding[:, 1].tolist()),
-        "groups": groups,
+        "clusters": clusters,
         "neurons": table.neuron_embedding,
     }
 

@@ -50,7 +50,10 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
         "created": selection.created,
     }
     data["pictures"] = {
-        f"{kind}/{row}": _uri(table, row, kind) for group in data["groups"] for row in group["rows"] for kind in VIEWS
+        f"{kind}/{row}": _uri(table, row, kind)
+        for cluster in data["clusters"]
+        for row in cluster["rows"]
+        for kind in VIEWS
     }
     page = (
         environment(autoescape=True, package="hf_score.review")

@@ -39,18 +39,18 @@ def lay_out(table: CandidateTable) -> CandidateTable:
     points = _umap(relevance)
     write_json(
         table.run / "map.json",
-        {"key": table.key, "candidates": points.tolist(), "neurons": _neurons(relevance, table.clusters)},
+        {"key": table.key, "candidates": points.tolist(), "neurons": _neurons(relevance, table.cluster)},
     )
     return CandidateTable.open(table.run)
 
 
-def _neurons(relevance: np.ndarray, clusters: np.ndarray) -> dict[str, list[Any]] | None:
+def _neurons(relevance: np.ndarray, cluster: np.ndarray) -> dict[str, list[Any]] | None:
     total = relevance.sum(0)
     chosen = np.sort(np.argsort(-total, kind="stable")[: min(MOST_NEURONS, int((total > 0).sum()))])
     if len(chosen) < FEWEST:
         return None
-    numbers = np.unique(clusters)
-    means = np.stack([relevance[clusters == cluster][:, chosen].mean(0) for cluster in numbers])
+    numbers = np.unique(cluster)
+    means = np.stack([relevance[cluster == number][:, chosen].mean(0) for number in numbers])
     points = _umap(relevance[:, chosen].T)
     return {
         "neuron": chosen.tolist(),

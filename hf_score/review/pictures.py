@@ -35,27 +35,27 @@ def picture(table: CandidateTable, row: int, kind: Kind, *, longest: int | None 
     scale = 2 if image is not None and min(image.width / width, image.height / height) >= 2 else 1
     size = (width * scale, height * scale)
     if image is None:
-        shown = _placeholder(size) if kind != "heatmap" else Image.new("RGB", size, (MISSING,) * 3)
+        drawn = _placeholder(size) if kind != "heatmap" else Image.new("RGB", size, (MISSING,) * 3)
     else:
-        shown = image.resize(size, Image.Resampling.LANCZOS) if image.size != size else image
+        drawn = image.resize(size, Image.Resampling.LANCZOS) if image.size != size else image
     if kind == "heatmap":
         fine = np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BILINEAR))
-        shown = Image.fromarray(overlay(np.asarray(shown), fine if scale > 1 else heatmap))
+        drawn = Image.fromarray(overlay(np.asarray(drawn), fine if scale > 1 else heatmap))
     elif kind == "masked" and image is not None:
         kept = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
-        shown = Image.composite(shown, Image.new("RGB", size, FILL), kept)
+        drawn = Image.composite(drawn, Image.new("RGB", size, FILL), kept)
     if longest is not None and max(size) > longest:
-        shown.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    return shown
+        drawn.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return drawn
 
 
-def encode(shown: Image.Image) -> tuple[bytes, str]:
+def encode(drawn: Image.Image) -> tuple[bytes, str]:
     """File content and media type: JPEG, or PNG for small images, whose pixels one can count."""
     buffer = io.BytesIO()
-    if max(shown.size) <= SMALL:
-        shown.save(buffer, "PNG")
+    if max(drawn.size) <= SMALL:
+        drawn.save(buffer, "PNG")
         return buffer.getvalue(), "image/png"
-    shown.save(buffer, "JPEG", quality=88)
+    drawn.save(buffer, "JPEG", quality=88)
     return buffer.getvalue(), "image/jpeg"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from ..detection.selection import Decision, Selection, Verdict
 from ..errors import SelectionError
@@ -134,11 +135,10 @@ class DecisionStore:
         """Hold the lock; yields the decisions known before, and a copy of those in the file to alter."""
         lock = self.path.with_name(".selection.lock")
         try:
-            file = lock.open("a")
+            held = FileLock(lock, poll_interval=0.01).acquire()
         except OSError as error:
             raise SelectionError(f"{lock} cannot be opened ({error}): make the run folder writable.") from None
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a process that is killed
+        with held:  # the system lets go of it where the process is killed
             before = self._decisions if self._seen is not None else {}
             self._read()
             yield before, dict(self._decisions)

@@ -26,16 +26,16 @@ class CandidateCluster:
     """Candidates that are looked at together: one cluster, or those of a class that are in none.
 
     Attributes:
-        cluster: its id; -1 for the candidates of the class that are in no cluster.
+        number: which cluster of the scan; -1 for the candidates of the class that are in no cluster.
         label: class.
-        rows: places in the table, in its order.
-        typical: the same places, those nearest to the middle of the cluster first.
+        rows: rows of the table, in its order.
+        typical: the same rows, those nearest to the middle of the cluster first.
         suspicion: how much speaks for a shortcut, in [0, 1]; None where it was not measured.
         evidence: what the suspicion was made of, name to value.
-        neurons: dicts of `neuron`, `share` and `rows`, the places where the neuron is most active.
+        neurons: dicts of `neuron`, `share` and `rows`, where the neuron is most active.
     """
 
-    cluster: int
+    number: int
     label: int
     rows: list[int]
     typical: list[int]
@@ -50,9 +50,9 @@ class CandidateTable:
 
     Attributes:
         run: the run folder.
-        idx, labels, logits, masked_margins, clusters: (n,), see `hf_score.detection.Candidates`.
+        idx, labels, logits, masked_margins, cluster: (n,), see `hf_score.detection.Candidates`.
         embedding: (n, 2) float32, NaN before `lay_out`.
-        groups: most suspicious first, then by size; those without a cluster last.
+        clusters: most suspicious first, then by size; those without a cluster last.
         class_names, layer, dataset_fingerprint, model_fingerprint: what the candidates were made from.
         neuron_embedding: columns `neuron`, `x`, `y`, `cluster`, or None before `lay_out`.
         key: changes when the candidates do, so that a browser keeps no picture of others.
@@ -63,9 +63,9 @@ class CandidateTable:
     labels: np.ndarray
     logits: np.ndarray
     masked_margins: np.ndarray
-    clusters: np.ndarray
+    cluster: np.ndarray
     embedding: np.ndarray
-    groups: list[CandidateCluster]
+    clusters: list[CandidateCluster]
     class_names: list[str]
     layer: str
     dataset_fingerprint: str
@@ -100,7 +100,7 @@ class CandidateTable:
             if not json.loads((folder / "state.json").read_text())["_data_files"]:
                 raise SelectionError(f"{folder} is empty, so there is nothing to judge: scan with more candidates.")
             table = Dataset.load_from_disk(str(folder))
-            clusters = _column(table, "cluster", np.full(len(table), -1))
+            cluster = _column(table, "cluster", np.full(len(table), -1))
             key = hashlib.sha256(content + str(about_file.stat().st_mtime_ns).encode()).hexdigest()[:12]
             embedding, neurons = _maps_of(run, key, len(table))
             labels = _column(table, "labels")
@@ -110,9 +110,9 @@ class CandidateTable:
                 labels=labels,
                 logits=_column(table, "logits"),
                 masked_margins=_column(table, "masked_margins"),
-                clusters=clusters,
+                cluster=cluster,
                 embedding=embedding,
-                groups=_groups(clusters, labels, about.get("clusters") or []),
+                clusters=_clusters(cluster, labels, about.get("clusters") or []),
                 class_names=[str(name) for name in about["class_names"]],
                 layer=str(about["layer"]),
                 dataset_fingerprint=about["dataset_fingerprint"],
@@ -182,22 +182,22 @@ def _undecoded(table: Dataset) -> Dataset | None:
     return table.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
-def _groups(clusters: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[CandidateCluster]:
+def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[CandidateCluster]:
     known = {int(one["cluster"]): one for one in about}
     # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
-    keys, member = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)
-    groups = []
-    for place, (cluster, label) in enumerate(keys.T):
-        rows = np.flatnonzero(member.reshape(-1) == place)
-        one = known.get(int(cluster), {}) if cluster >= 0 else {}
+    keys, member = np.unique(np.stack([cluster, labels]), axis=1, return_inverse=True)
+    clusters = []
+    for position, (number, label) in enumerate(keys.T):
+        rows = np.flatnonzero(member.reshape(-1) == position).tolist()
+        one = known.get(int(number), {}) if number >= 0 else {}
         suspicion = one.get("suspicion")
         typical = [int(row) for row in one.get("typical") or [] if 0 <= row < len(labels)]
-        groups.append(
+        clusters.append(
             CandidateCluster(
-                cluster=int(cluster),
+                number=int(number),
                 label=int(label),
-                rows=rows.tolist(),
-                typical=[*typical, *(row for row in rows.tolist() if row not in set(typical))],
+                rows=rows,
+                typical=[*typical, *(row for row in rows if row not in set(typical))],
                 suspicion=float(suspicion) if suspicion is not None and math.isfinite(suspicion) else None,
                 evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
                 neurons=[
@@ -207,5 +207,5 @@ def _groups(clusters: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]
             )
         )
     return sorted(
-        groups, key=lambda g: (g.cluster < 0, g.suspicion is None, -(g.suspicion or 0.0), -len(g.rows), g.cluster)
+        clusters, key=lambda c: (c.number < 0, c.suspicion is None, -(c.suspicion or 0.0), -len(c.rows), c.number)
     )

@@ -23,13 +23,13 @@ def embedded(page) -> dict:
 
 def test_page_holds_pictures_of_the_first_of_each_cluster_and_says_so(exported):
     data = embedded(exported)
-    shown = {row for group in data["groups"] for row in group["rows"]}
-    assert all(len(group["rows"]) == min(3, group["size"]) for group in data["groups"])
-    assert set(data["pictures"]) == {f"{kind}/{row}" for kind in ("original", "heatmap", "masked") for row in shown}
+    kept = {row for cluster in data["clusters"] for row in cluster["rows"]}
+    assert all(len(cluster["rows"]) == min(3, cluster["size"]) for cluster in data["clusters"])
+    assert set(data["pictures"]) == {f"{kind}/{row}" for kind in ("original", "heatmap", "masked") for row in kept}
     assert all(re.match(r"data:image/(png|jpeg);base64,", uri) for uri in data["pictures"].values())
     assert "at most 3 candidates of each cluster" in exported.read_text()
     assert data["decisions"] == {"0": ["core", "person", "a sleeve"]}
-    assert list(data["groups"][0]["evidence"]) == ["position", "colour", "masked_alone"]
+    assert list(data["clusters"][0]["evidence"]) == ["position", "colour", "masked_alone"]
 
 
 def test_page_asks_for_nothing_outside_itself_and_names_stay_text(exported):

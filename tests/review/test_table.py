@@ -18,13 +18,13 @@ def alter(run, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_groups_are_ranked_by_suspicion_then_size_with_the_unclustered_last(make):
+def test_clusters_are_ranked_by_suspicion_then_size_with_the_unclustered_last(make):
     table = CandidateTable.open(make(rows=40))
-    assert [group.cluster for group in table.groups] == [1, 2, 3, 0, -1]
-    assert sorted(row for group in table.groups for row in group.rows) == list(range(40))
-    for group in table.groups:
-        assert sorted(group.typical) == group.rows
-        assert set(table.labels[group.rows]) == {group.label}
+    assert [cluster.number for cluster in table.clusters] == [1, 2, 3, 0, -1]
+    assert sorted(row for cluster in table.clusters for row in cluster.rows) == list(range(40))
+    for cluster in table.clusters:
+        assert sorted(cluster.typical) == cluster.rows
+        assert set(table.labels[cluster.rows]) == {cluster.label}
 
 
 def test_what_the_scan_writes_can_be_reviewed(tmp_path):
@@ -47,7 +47,7 @@ def test_what_the_scan_writes_can_be_reviewed(tmp_path):
     )
     candidates.save(tmp_path / "candidates")
     table = CandidateTable.open(tmp_path)
-    assert [(group.label, group.rows, sorted(group.typical)) for group in table.groups] == [
+    assert [(one.label, one.rows, sorted(one.typical)) for one in table.clusters] == [
         (0, [0, 2], [0, 2]),
         (1, [1], [1]),
     ]
@@ -65,7 +65,7 @@ def test_the_map_is_laid_out_once_and_keeps_what_is_alike_together(tmp_path, cap
     assert not np.isfinite(table.embedding).any() and table.neuron_embedding is None
     table = lay_out(table)
     assert "Laying out" in capsys.readouterr().out
-    members = [table.embedding[table.clusters == cluster] for cluster in range(4)]
+    members = [table.embedding[table.cluster == cluster] for cluster in range(4)]
     centres = np.stack([points.mean(0) for points in members])
     for cluster, points in enumerate(members):
         assert (np.linalg.norm(points[:, None] - centres, axis=2).argmin(1) == cluster).all()
@@ -110,7 +110,7 @@ def test_what_json_cannot_hold_becomes_null(run):
     alter(run, clusters=[{"cluster": 1, "label": 1, "suspicion": float("nan"), "evidence": {"a": float("inf")}}])
     described = describe_table(CandidateTable.open(run))
     json.dumps(described, allow_nan=False)
-    (one,) = (group for group in described["groups"] if group["cluster"] == 1)
+    (one,) = (cluster for cluster in described["clusters"] if cluster["number"] == 1)
     assert one["suspicion"] is None and one["evidence"] == {"a": None} and one["neurons"] == []
 
 

@@ -1,4 +1,4 @@
-// The review page. It shows what `backend` gives it and writes only through `backend`: a gradio server, or a file.
+// The review page. It shows what `backend` gives it and writes only through `backend`: a server, or a file.
 // Names from data become text, never markup.
 
 function startReview(root, backend) {
@@ -7,7 +7,7 @@ function startReview(root, backend) {
   const FINAL = ["person", "file"]; // what others wrote is a suggestion
   const SILENT = "Not saved: the server does not answer. Start hf-score review again and reload this page.";
   const words = backend.words ?? { saved: "Saved.", done: "All decided, and saved in selection.json." };
-  let data, groups, groupOf, current, whole = false, filter = null, history = [], queue = Promise.resolve();
+  let data, clusters, clusterOf, current, whole = false, filter = null, history = [], queue = Promise.resolve();
   const decisions = new Map(); // row to [verdict, decided by, note]
 
   function make(tag, attributes = {}, ...children) {
@@ -21,13 +21,13 @@ function startReview(root, backend) {
   }
   const finalVerdict = (row) => (FINAL.includes(decisions.get(row)?.[1]) ? decisions.get(row)[0] : null);
   const className = (label) => data.classes[label] ?? `class ${label}`;
-  const groupName = (group) => (group.cluster < 0 ? "no cluster" : `cluster ${group.cluster}`);
-  const visible = () => groups.filter((group) => filter === null || group.label === filter);
+  const clusterName = (cluster) => (cluster.number < 0 ? "no cluster" : `cluster ${cluster.number}`);
+  const visible = () => clusters.filter((cluster) => filter === null || cluster.label === filter);
   const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const percent = (part, whole) => (whole ? Math.round((100 * part) / whole) : 0);
   const countDecided = (rows) => rows.reduce((count, row) => count + (finalVerdict(row) !== null), 0);
-  const hue = (group) => (group ? (data.order.get(group) * 137.508 + 205) % 360 : 0);
-  const colour = (group) => (!group || group.cluster < 0 ? "#9aa1aa" : `hsl(${hue(group)} 62% 52%)`);
+  const hue = (cluster) => (cluster ? (data.order.get(cluster) * 137.508 + 205) % 360 : 0);
+  const colour = (cluster) => (!cluster || cluster.number < 0 ? "#9aa1aa" : `hsl(${hue(cluster)} 62% 52%)`);
 
   function show(image, kind, row, small = false) {
     image.onload = () => image.classList.toggle("pixels", image.naturalWidth <= 128);
@@ -71,51 +71,51 @@ function startReview(root, backend) {
     );
   }
 
-  function drawGroups() {
-    at.groups.replaceChildren(
-      ...visible().map((group) => {
+  function drawClusters() {
+    at.clusters.replaceChildren(
+      ...visible().map((cluster) => {
         const image = make("img", { loading: "lazy", decoding: "async", alt: "" });
-        show(image, "masked", group.typical[0], true);
-        const suspicion = group.suspicion === null ? "" : `suspicion ${number(group.suspicion)} · `;
+        show(image, "masked", cluster.typical[0], true);
+        const suspicion = cluster.suspicion === null ? "" : `suspicion ${number(cluster.suspicion)} · `;
         return make(
           "button",
-          { class: "group", "data-group": data.order.get(group), onclick: () => go(firstOpen(group) ?? group.rows[0]) },
+          { class: "cluster", "data-cluster": data.order.get(cluster), onclick: () => go(firstOpen(cluster) ?? cluster.rows[0]) },
           image,
           make(
             "span",
             {},
-            make("strong", {}, make("i", { style: `background:${colour(group)}` }), className(group.label)),
-            make("small", {}, `${groupName(group)} · ${group.size} image${group.size === 1 ? "" : "s"}`),
+            make("strong", {}, make("i", { style: `background:${colour(cluster)}` }), className(cluster.label)),
+            make("small", {}, `${clusterName(cluster)} · ${cluster.size} image${cluster.size === 1 ? "" : "s"}`),
             make("small", {}, suspicion, make("b", { class: "share" })),
-            make("progress", { max: group.rows.length }),
+            make("progress", { max: cluster.rows.length }),
           ),
         );
       }),
     );
   }
 
-  function updateGroups() {
-    for (const node of at.groups.children) {
-      const group = groups[node.dataset.group];
-      const done = countDecided(group.rows);
+  function updateClusters() {
+    for (const node of at.clusters.children) {
+      const cluster = clusters[node.dataset.cluster];
+      const done = countDecided(cluster.rows);
       node.querySelector("progress").value = done;
       node.querySelector(".share").textContent =
-        done === group.rows.length ? "decided" : `${percent(done, group.rows.length)} % decided`;
-      const here = group === groupOf.get(current);
+        done === cluster.rows.length ? "decided" : `${percent(done, cluster.rows.length)} % decided`;
+      const here = cluster === clusterOf.get(current);
       if (here && node.getAttribute("aria-current") !== "true") reveal(node);
       node.setAttribute("aria-current", String(here));
     }
   }
 
   function reveal(node) { // scrolls the list alone, never the page
-    const top = node.offsetTop - at.groups.offsetTop;
-    if (top < at.groups.scrollTop) at.groups.scrollTop = top;
-    const bottom = top + node.offsetHeight - at.groups.clientHeight;
-    if (bottom > at.groups.scrollTop) at.groups.scrollTop = bottom;
+    const top = node.offsetTop - at.clusters.offsetTop;
+    if (top < at.clusters.scrollTop) at.clusters.scrollTop = top;
+    const bottom = top + node.offsetHeight - at.clusters.clientHeight;
+    if (bottom > at.clusters.scrollTop) at.clusters.scrollTop = bottom;
   }
 
   function drawFacts() {
-    const group = groupOf.get(current);
+    const cluster = clusterOf.get(current);
     const label = data.label[current];
     const [verdict, by] = decisions.get(current) ?? [];
     const says = !verdict ? "undecided" : FINAL.includes(by) ? verdict : `${verdict}, says the ${by}`;
@@ -123,7 +123,7 @@ function startReview(root, backend) {
     const keeps = margin === null ? "unknown" : margin > 0 ? `still ${className(label)}` : `no longer ${className(label)}`;
     const fact = (name, value, title = null) =>
       make("span", { class: "fact", title }, make("small", {}, name), make("span", {}, value));
-    const evidence = Object.entries(group.evidence).map(([name, value]) => {
+    const evidence = Object.entries(cluster.evidence).map(([name, value]) => {
       const shown = typeof value === "number" ? number(value) : String(value ?? "–");
       const meter = typeof value === "number" ? [make("meter", { min: 0, max: 1, value: Math.min(1, Math.max(0, value)) })] : [];
       return make("span", { class: "fact evidence" }, make("small", {}, name.replaceAll("_", " ")), make("span", {}, shown, ...meter));
@@ -131,7 +131,7 @@ function startReview(root, backend) {
     at.facts.replaceChildren(
       make("strong", { class: "name" }, className(label)),
       make("span", { class: `verdict ${verdict && FINAL.includes(by) ? verdict : verdict ? "suggested" : ""}` }, says),
-      fact(groupName(group), `${group.rows.indexOf(current) + 1} of ${group.rows.length}`),
+      fact(clusterName(cluster), `${cluster.rows.indexOf(current) + 1} of ${cluster.rows.length}`),
       fact("logit", number(data.logit[current])),
       fact("masked image alone", keeps, `margin over the strongest other class: ${number(margin)}`),
       ...evidence,
@@ -141,18 +141,18 @@ function startReview(root, backend) {
   }
 
   function drawStrip() {
-    const group = groupOf.get(current);
-    at.stripTitle.textContent = group.cluster < 0
-      ? `${className(group.label)}: candidates in no cluster`
-      : `${className(group.label)}, ${groupName(group)}: typical ones first`;
+    const cluster = clusterOf.get(current);
+    at.stripTitle.textContent = cluster.number < 0
+      ? `${className(cluster.label)}: candidates in no cluster`
+      : `${className(cluster.label)}, ${clusterName(cluster)}: typical ones first`;
     const columns = getComputedStyle(at.strip).gridTemplateColumns.split(" ").length;
-    const shown = whole ? group.typical : group.typical.slice(0, 2 * columns); // two full rows
+    const shown = whole ? cluster.typical : cluster.typical.slice(0, 2 * columns); // two full rows
     at.strip.replaceChildren(...shown.map((row) => thumbnail(row)));
-    root.querySelector("[data-do=more]").hidden = shown.length === group.typical.length;
-    at.limit.textContent = group.size > group.rows.length
-      ? `This file holds the first ${group.rows.length} of ${group.size}.`
+    root.querySelector("[data-do=more]").hidden = shown.length === cluster.typical.length;
+    at.limit.textContent = cluster.size > cluster.rows.length
+      ? `This file holds the first ${cluster.rows.length} of ${cluster.size}.`
       : "";
-    const neurons = group.neurons.filter((neuron) => neuron.rows.length);
+    const neurons = cluster.neurons.filter((neuron) => neuron.rows.length);
     at.neuronSection.hidden = !neurons.length;
     at.neurons.replaceChildren(
       ...neurons.map((neuron) =>
@@ -211,11 +211,11 @@ function startReview(root, backend) {
 
   function drawMaps() {
     const samples = [];
-    for (const group of groups) {
-      for (const row of group.rows) {
+    for (const cluster of clusters) {
+      for (const row of cluster.rows) {
         if (data.x[row] === null || data.y[row] === null) continue;
         samples.push({
-          x: data.x[row], y: data.y[row], row, colour: colour(group), ring: finalVerdict(row), marked: row === current,
+          x: data.x[row], y: data.y[row], row, colour: colour(cluster), ring: finalVerdict(row), marked: row === current,
         });
       }
     }
@@ -224,10 +224,10 @@ function startReview(root, backend) {
     const neurons = data.neurons;
     at.neuronMap.hidden = !neurons;
     if (neurons) {
-      const here = new Set(groupOf.get(current).neurons.map((neuron) => neuron.neuron));
+      const here = new Set(clusterOf.get(current).neurons.map((neuron) => neuron.neuron));
       const points = neurons.neuron.map((neuron, i) => {
-        const group = groups.find((one) => one.cluster >= 0 && one.cluster === neurons.cluster[i]);
-        return { x: neurons.x[i], y: neurons.y[i], group, colour: colour(group), marked: here.has(neuron), neuron };
+        const cluster = clusters.find((one) => one.number >= 0 && one.number === neurons.cluster[i]);
+        return { x: neurons.x[i], y: neurons.y[i], cluster, colour: colour(cluster), marked: here.has(neuron), neuron };
       });
       at.neuronPoints.points = drawMap(at.neuronPoints, points);
     }
@@ -248,7 +248,7 @@ function startReview(root, backend) {
   function update() {
     drawFacts();
     drawClasses();
-    updateGroups();
+    updateClusters();
     updateThumbnails();
     requestAnimationFrame(drawMaps);
   }
@@ -256,26 +256,26 @@ function startReview(root, backend) {
   // Moving about
 
   function go(row) {
-    const before = groupOf.get(current);
+    const before = clusterOf.get(current);
     current = row;
-    if (groupOf.get(row) !== before) whole = false;
+    if (clusterOf.get(row) !== before) whole = false;
     for (const kind of ["original", "heatmap", "masked"]) show(at[kind], kind, row);
     at.note.value = decisions.get(row)?.[2] ?? "";
-    if (groupOf.get(row) !== before) drawStrip();
+    if (clusterOf.get(row) !== before) drawStrip();
     update();
     const next = nextOpen(row);
     if (next !== null) for (const kind of ["original", "heatmap", "masked"]) new Image().src = backend.picture(kind, next);
   }
 
-  const firstOpen = (group) => group.rows.find((row) => finalVerdict(row) === null) ?? null;
+  const firstOpen = (cluster) => cluster.rows.find((row) => finalVerdict(row) === null) ?? null;
 
   function nextOpen(row) {
-    const group = groupOf.get(row);
-    const place = group.rows.indexOf(row);
-    const rest = [...group.rows.slice(place + 1), ...group.rows.slice(0, place)];
+    const cluster = clusterOf.get(row);
+    const position = cluster.rows.indexOf(row);
+    const rest = [...cluster.rows.slice(position + 1), ...cluster.rows.slice(0, position)];
     const here = rest.find((other) => finalVerdict(other) === null);
     if (here !== undefined) return here;
-    const list = visible(), start = list.indexOf(group);
+    const list = visible(), start = list.indexOf(cluster);
     for (let i = 1; i < list.length; i++) {
       const found = firstOpen(list[(start + i) % list.length]);
       if (found !== null) return found;
@@ -284,16 +284,16 @@ function startReview(root, backend) {
   }
 
   function step(by) {
-    const rows = visible().flatMap((group) => group.rows);
-    const place = rows.indexOf(current);
-    go(rows[(place + by + rows.length) % rows.length]);
+    const rows = visible().flatMap((cluster) => cluster.rows);
+    const position = rows.indexOf(current);
+    go(rows[(position + by + rows.length) % rows.length]);
   }
 
   function setFilter(label) {
     filter = label;
-    drawGroups();
+    drawClusters();
     const list = visible();
-    if (!list.includes(groupOf.get(current))) go(firstOpen(list[0]) ?? list[0].rows[0]);
+    if (!list.includes(clusterOf.get(current))) go(firstOpen(list[0]) ?? list[0].rows[0]);
     else update();
   }
 
@@ -322,8 +322,8 @@ function startReview(root, backend) {
   }
 
   function decide(verdict, all = false) {
-    const from = current, group = groupOf.get(current), note = at.note.value.trim();
-    const rows = all ? group.rows : [from];
+    const from = current, cluster = clusterOf.get(current), note = at.note.value.trim();
+    const rows = all ? cluster.rows : [from];
     const before = rows.map((row) => decisions.get(row));
     const made = [verdict, "person", note];
     for (const row of rows) decisions.set(row, made);
@@ -335,7 +335,7 @@ function startReview(root, backend) {
     enqueue(async () => {
       const reply = await backend.decide({ rows, verdict, note }).catch(() => ({ error: SILENT }));
       if (take(reply)) {
-        const what = all ? `${rows.length} of ${groupName(group)}` : `Sample ${data.idx[from]}`;
+        const what = all ? `${rows.length} of ${clusterName(cluster)}` : `Sample ${data.idx[from]}`;
         say(next === null ? words.done : `${what}: ${verdict}. ${words.saved}`);
         return;
       }
@@ -395,13 +395,13 @@ function startReview(root, backend) {
   async function begin() {
     const [table, opened] = await Promise.all([backend.load(), backend.open()]);
     data = table;
-    groups = data.groups;
-    data.order = new Map(groups.map((group, i) => [group, i]));
-    groupOf = new Map(groups.flatMap((group) => group.rows.map((row) => [row, group])));
+    clusters = data.clusters;
+    data.order = new Map(clusters.map((cluster, i) => [cluster, i]));
+    clusterOf = new Map(clusters.flatMap((cluster) => cluster.rows.map((row) => [row, cluster])));
     at.run.textContent = data.run;
     take(opened);
     if (opened.error) return;
-    const start = groups.map(firstOpen).find((row) => row !== null) ?? groups[0].rows[0];
+    const start = clusters.map(firstOpen).find((row) => row !== null) ?? clusters[0].rows[0];
     for (const button of root.querySelectorAll("[data-do]")) button.addEventListener("click", () => {
       button.blur(); // or a later space bar would press it again
       actions[button.dataset.do]();
@@ -410,7 +410,7 @@ function startReview(root, backend) {
       canvas.addEventListener("click", (event) => {
         const p = nearest(canvas, event);
         if (p?.row !== undefined) go(p.row);
-        else if (p?.group) go(p.group.rows[0]);
+        else if (p?.cluster) go(p.cluster.rows[0]);
       });
       canvas.addEventListener("mousemove", (event) => {
         const p = nearest(canvas, event);
@@ -433,7 +433,7 @@ function startReview(root, backend) {
     current = start;
     for (const kind of ["original", "heatmap", "masked"]) show(at[kind], kind, start);
     current = undefined;
-    setTimeout(() => { drawGroups(); go(start); root.dataset.ready = "yes"; });
+    setTimeout(() => { drawClusters(); go(start); root.dataset.ready = "yes"; });
   }
   begin().catch((error) => say(`The candidates cannot be read (${error}): reload the page.`, true));
 }

@@ -3,6 +3,9 @@
 import json
 import re
 import subprocess
+import sys
+import sysconfig
+import tomllib
 import urllib.request
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +23,7 @@ import hf_score.publishing.space
 from hf_score.cli import main
 from hf_score.data import load_data
 from hf_score.errors import HFScoreError
-from hf_score.publishing.space import make_space, render_readme
+from hf_score.publishing.space import make_space, render_readme, render_requirements
 
 pytest.importorskip("gradio")
 TEMPLATES = Path(hf_score.publishing.space.__file__).parent / "templates"
@@ -52,6 +55,18 @@ def test_front_matter_and_requirements_agree_with_what_is_installed(make_run, tm
     assert {"gradio", "torch", "transformers", "timm", "zennit"} <= {one.name for one in requirements}
     assert all(one.specifier.contains(version(one.name), prereleases=True) for one in requirements)
     assert str(requirements[0]) == f"gradio=={card.sdk_version}"
+
+
+def test_a_source_tree_that_is_not_installed_knows_what_it_needs(tmp_path, monkeypatch):
+    (gradio,) = Path(sysconfig.get_path("purelib")).glob("gradio-*.dist-info")
+    (tmp_path / gradio.name).symlink_to(gradio)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where gradio is installed, and hf-score is not
+    tree = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text())
+    needed = [f"gradio=={version('gradio')}", *tree["project"]["dependencies"]]
+    assert render_requirements(bundled=True).splitlines() == needed
+    monkeypatch.setattr(hf_score.publishing.space, "PACKAGE", tmp_path / "hf_score")
+    with pytest.raises(HFScoreError, match="pip install it"):
+        render_requirements(bundled=True)
 
 
 @pytest.mark.parametrize("seeds", [False, True])
