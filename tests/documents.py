@@ -34,11 +34,11 @@ NOT_RUN = {
     ("docs/bench.md", "hf-score bench benchmarks/main.yaml --data DATA --workers 2"): (
         "needs the public image sets, and days; tests/bench runs a plan"
     ),
-    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --tables docs/results"): (
+    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --tables docs/evidence/results"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
     ("docs/bench.md", "hf-score bench benchmarks/full.yaml --data DATA --workers 14"): "needs image sets and a GPU",
-    ("docs/bench.md", "hf-score bench benchmarks/full.yaml --tables docs/results/full"): (
+    ("docs/bench.md", "hf-score bench benchmarks/full.yaml --tables docs/evidence/results/full"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
     ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",

@@ -9,7 +9,7 @@ from hf_score.bench import Plan, RowFile, rows_of
 from hf_score.bench.tables import render_tables, set_table
 
 #: A plan and the folder of its tables.
-PLANS = {"main": "results", "full": "results/full"}
+PLANS = {"main": "evidence/results", "full": "evidence/results/full"}
 #: What README calls a set and a model of full.yaml.
 SETS = {"Fashion 95 %": "fashion", "ISIC patches": "isic", "birds 95 %": "birds95", "birds 100 %": "birds100"}
 MODELS = {
