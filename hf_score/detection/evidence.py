@@ -1,6 +1,7 @@
 """Which candidates to look at first: evidence, without group labels, that a masked region is a spurious attribute.
 
-Two scores per candidate and their mean rank. What else was tried, and where these two fail, is in docs/proposals.md.
+Two scores per candidate and their mean rank. What else was tried, and where these two fail, is in
+docs/evidence/proposals.md.
 """
 
 from __future__ import annotations
