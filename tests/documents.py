@@ -37,11 +37,15 @@ NOT_RUN = {
     ("docs/how-to/run-a-benchmark.md", "hf-score bench benchmarks/main.yaml --tables docs/evidence/results"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
-    ("docs/how-to/run-a-benchmark.md", "hf-score bench benchmarks/full.yaml --data DATA --workers 14"): "needs image sets and a GPU",
+    (
+        "docs/how-to/run-a-benchmark.md",
+        "hf-score bench benchmarks/full.yaml --data DATA --workers 14",
+    ): "needs image sets and a GPU",
     ("docs/how-to/run-a-benchmark.md", "hf-score bench benchmarks/full.yaml --tables docs/evidence/results/full"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
     ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",
+    ("README.md", "pip install '.[review]'"): "`make package-check` installs the package",
     ("docs/getting-started/install.md", "pip install '.[review]'"): "`make package-check` installs the package",
     ("docs/how-to/review-candidates.md", "pip install '.[review]'"): "`make package-check` installs the package",
     ("docs/tutorials/your-own-model.md", "pip install '.[review]'"): "`make package-check` installs the package",
