@@ -19,10 +19,10 @@ PROGRAMS = ("hf-score", "accelerate launch", "torchrun", "python", "make", "pip"
 #: The one list of what is not run: (page, command or first line that is no import) → why. The options of these
 #: commands and the arguments of these calls are checked like all others'.
 NOT_RUN = {
-    ("docs/benchmarks.md", 'load_data("waterbirds_95")  # from the Hub'): (
+    ("docs/how-to/get-a-data-set.md", 'load_data("waterbirds_95")  # from the Hub'): (
         "needs the Hub and the official files; tests/data has both in small"
     ),
-    ("docs/benchmarks.md", 'stream = stream_train("waterbirds_95", data_dir="path/to/raw/files")'): (
+    ("docs/how-to/get-a-data-set.md", 'stream = stream_train("waterbirds_95", data_dir="path/to/raw/files")'): (
         "needs the official files; tests/data/test_streaming.py has them in small"
     ),
     ("README.md", "make test"): "runs this test",
@@ -31,19 +31,23 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "make test-slow"): "runs this test",
     ("CONTRIBUTING.md", "make docs"): "the job `docs` of .github/workflows/ci.yml",
     ("CONTRIBUTING.md", "make package-check"): "the job `package` of .github/workflows/ci.yml",
-    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --data DATA --workers 2"): (
+    ("docs/how-to/run-a-benchmark.md", "hf-score bench benchmarks/main.yaml --data DATA --workers 2"): (
         "needs the public image sets, and days; tests/bench runs a plan"
     ),
-    ("docs/bench.md", "hf-score bench benchmarks/main.yaml --tables docs/results"): (
+    ("docs/how-to/run-a-benchmark.md", "hf-score bench benchmarks/main.yaml --tables docs/evidence/results"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
-    ("docs/bench.md", "hf-score bench benchmarks/full.yaml --data DATA --workers 14"): "needs image sets and a GPU",
-    ("docs/bench.md", "hf-score bench benchmarks/full.yaml --tables docs/results/full"): (
+    (
+        "docs/how-to/run-a-benchmark.md",
+        "hf-score bench benchmarks/full.yaml --data DATA --workers 14",
+    ): "needs image sets and a GPU",
+    ("docs/how-to/run-a-benchmark.md", "hf-score bench benchmarks/full.yaml --tables docs/evidence/results/full"): (
         "changes the page it belongs to; tests/bench writes tables"
     ),
     ("docs/how-to/add-a-model-family.md", ".venv/bin/pytest tests/attribution/test_families.py"): "in this suite",
-    ("docs/index.md", "pip install '.[review]'"): "`make package-check` installs the package",
-    ("docs/review.md", "pip install '.[review]'"): "`make package-check` installs the package",
+    ("README.md", "pip install '.[review]'"): "`make package-check` installs the package",
+    ("docs/getting-started/install.md", "pip install '.[review]'"): "`make package-check` installs the package",
+    ("docs/how-to/review-candidates.md", "pip install '.[review]'"): "`make package-check` installs the package",
     ("docs/tutorials/your-own-model.md", "pip install '.[review]'"): "`make package-check` installs the package",
     **{
         (

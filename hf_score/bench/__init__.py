@@ -1,6 +1,7 @@
 """Benchmarks: a plan of methods, data sets, models and seeds → one row per run → tables and plots.
 
-`docs/bench.md` has the format of a plan. Training code never sees a group label that its method did not declare.
+`docs/how-to/run-a-benchmark.md` has the format of a plan. Training code never sees a group label that its method did
+not declare.
 """
 
 from pathlib import Path

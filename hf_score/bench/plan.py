@@ -66,7 +66,7 @@ class Cell:
 
 
 class Plan:
-    """The content of a plan file; `docs/bench.md` describes it.
+    """The content of a plan file; `docs/how-to/run-a-benchmark.md` describes it.
 
     Args:
         path: YAML file.

@@ -1,7 +1,7 @@
 """Evidence, without group labels, that a masked region is a spurious attribute.
 
 Two scores per candidate; `hf_score.detection.ranking` makes one order of them. What else was tried, and where these
-two fail, is in docs/proposals.md.
+two fail, is in docs/evidence/proposals.md.
 """
 
 from __future__ import annotations

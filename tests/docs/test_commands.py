@@ -36,6 +36,7 @@ STANDS_FOR = {
     "google/vit-base-patch16-224": "path/to/checkpoint",  # not downloaded
     "resnet18": "path/to/checkpoint",
     "you/your-model": f"{USER}/your-model",
+    "you/worst_group_accuracy": f"{USER}/worst_group_accuracy",
 }
 BIN = Path(sys.executable).parent
 

@@ -1,16 +1,17 @@
-"""Figures in README and docs are those of the committed rows."""
+"""Figures in the docs are those of the committed rows."""
 
 import re
 
 import pytest
 from documents import ROOT
+from scipy.stats import t
 
 from hf_score.bench import Plan, RowFile, rows_of
-from hf_score.bench.tables import render_tables, set_table
+from hf_score.bench.tables import chosen_runs, render_tables, set_table
 
 #: A plan and the folder of its tables.
-PLANS = {"main": "results", "full": "results/full"}
-#: What README calls a set and a model of full.yaml.
+PLANS = {"main": "evidence/results", "full": "evidence/results/full"}
+#: What the page calls a set and a model of full.yaml.
 SETS = {"Fashion 95 %": "fashion", "ISIC patches": "isic", "birds 95 %": "birds95", "birds 100 %": "birds100"}
 MODELS = {
     "DeiT-tiny 112 px": "deit_112",
@@ -31,15 +32,36 @@ def test_the_page_of_results_is_made_from_the_rows(name):
     assert render_tables(*plan_and_rows(name)) in page
 
 
-def test_readmes_table_of_pretrained_models_is_made_from_the_rows():
+def table_of(heading):
+    """The table of docs/evidence/where-it-stands.md whose first column is called so: its head, and a row per place."""
+    text = (ROOT / "docs" / "evidence" / "where-it-stands.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| {heading} \|.*?\n\n", text, re.DOTALL | re.MULTILINE)[0].strip().splitlines()
+    head, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in found]
+    assert lines
+    return head[1:], {tuple(part.strip() for part in place.split(", ")): cells for place, *cells in lines}
+
+
+def test_the_table_of_pretrained_models_is_made_from_the_rows():
     rows = plan_and_rows("full")[1]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head, *lines = re.search(r"^\| worst group \|.*?\n\n", text, re.DOTALL | re.MULTILINE)[0].strip().splitlines()
-    methods = [cell.strip() for cell in head.strip("|").split("|")][1:]
-    assert len(lines) > 1 and "SCORE" in methods
-    for line in lines[1:]:
-        place, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        set_name, model = (part.strip() for part in place.split(", "))
+    methods, lines = table_of("worst group")
+    assert "SCORE" in methods
+    for (set_name, model), cells in lines.items():
         table = set_table(rows, SETS[set_name], MODELS[model], list(rows["name"].unique()))
         expected = [table.loc[table["method"] == method, "worst group"].item() for method in methods]
-        assert cells == expected, place
+        assert cells == expected, (set_name, model)
+
+
+def test_the_differences_to_the_best_method_with_groups_are_made_from_the_rows():
+    rows = plan_and_rows("full")[1]
+    runs = chosen_runs(rows[rows["ablation"].isna()])
+    _, lines = table_of("difference")
+    assert lines.keys() == table_of("worst group")[1].keys()
+    for (set_name, model), cells in lines.items():
+        here = runs[(runs["set"] == SETS[set_name]) & (runs["model"] == MODELS[model])]
+        by_seed = here.pivot(index="seed", columns="title", values="worst_group_accuracy") * 100
+        best = (
+            by_seed[here.loc[here["kinds"].str.contains("validation|train_groups"), "title"].unique()].mean().idxmax()
+        )
+        difference = (by_seed["SCORE"] - by_seed[best]).dropna()
+        half = t.ppf(0.975, len(difference) - 1) * difference.std() / len(difference) ** 0.5
+        assert cells == [best, f"{difference.mean():+.1f} ± {half:.1f}", str(len(difference))], (set_name, model)

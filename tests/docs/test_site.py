@@ -12,6 +12,8 @@ import yaml
 from documents import PAGES, ROOT
 
 import hf_score
+from hf_score.cli import make_parser
+from hf_score.publishing.guard import OPEN_LICENCES, is_open_licence
 
 #: Top-level modules that nobody outside is meant to import.
 INTERNAL = {
@@ -19,6 +21,7 @@ INTERNAL = {
     "cli": "the command line",
     "files": "writing files",
     "provenance": "what results say of the machine",
+    "renamed": "old names that still work",
     "hub_errors": "sentences for what goes wrong on the Hub",
 }
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
@@ -72,16 +75,60 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(listed) == sorted(pages)
 
 
-def test_every_public_module_is_in_the_reference_and_has_names():
-    reference = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
-    shown = set(re.findall(r"^::: (\S+)$", reference, re.MULTILINE))
-    modules = {module.name for module in pkgutil.iter_modules(hf_score.__path__)} - INTERNAL.keys()
-    assert shown == {f"hf_score.{name}" for name in modules}
-    for name in shown:
-        module = importlib.import_module(name)
-        assert module.__all__ and all(hasattr(module, public) for public in module.__all__), name
+def test_a_page_lies_in_the_folder_of_its_part():
+    for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]:
+        for part, pages in entry.items():
+            if isinstance(pages, list):
+                assert {page.partition("/")[0] for page in navigation(pages)} == {slug(part)}, part
+            else:
+                assert pages == "index.md"  # home
+
+
+def test_every_room_has_a_page_of_its_own_and_its_names_exist():
+    folder = ROOT / "docs" / "reference"
+    overview = (folder / "index.md").read_text(encoding="utf-8")
+    rooms = {module.name for module in pkgutil.iter_modules(hf_score.__path__)} - INTERNAL.keys()
+    shown = {
+        page.stem: re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for page in folder.glob("*.md")
+    }
+    assert {page: names for page, names in shown.items() if names} == {room: [f"hf_score.{room}"] for room in rooms}
+    for room in rooms:
+        module = importlib.import_module(f"hf_score.{room}")
+        assert module.__all__ and all(hasattr(module, public) for public in module.__all__), room
+        assert f"[`hf_score.{room}`]({room}.md)" in overview, f"{room} is not in the table of docs/reference/index.md"
+        assert (folder / f"{room}.md").read_text(encoding="utf-8").startswith(f"# {room.capitalize()}\n")
     for name in hf_score.__all__:
-        assert f"`{name}`][hf_score." in reference, f"hf_score.{name} is not in docs/reference/index.md"
+        assert f"`{name}`][hf_score." in overview, f"hf_score.{name} is not in docs/reference/index.md"
+
+
+def test_every_step_has_a_section_on_the_page_of_the_command_line():
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    sections = {word for title in re.findall(r"^## ([a-z].*)$", page, re.MULTILINE) for word in title.split(", ")}
+    steps = set(make_parser().step_names)  # type: ignore[attr-defined]
+    assert sections == steps - {"benchmarks"}  # the old name of datasets
+
+
+def test_the_map_of_rooms_is_complete_and_leads_somewhere():
+    (section,) = re.findall(r"^## Rooms\n(.*?)^## ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`([^`]+)`", section)
+    rooms = {module.name for module in pkgutil.iter_modules(hf_score.__path__)} - {"__main__"}
+    assert rooms <= {span.rstrip("/") for span in spans}
+    for span in spans:
+        if "/" in span and span != "hf_score/":
+            assert (ROOT / "hf_score" / span).exists() or (ROOT / span).exists(), span
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_page_on_publishing_names_the_licences_that_let_images_out():
+    page = (ROOT / "docs" / "how-to" / "publish-a-model.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"licence of the data set that allows it \(([^)]+)\)", page)
+    named = re.split(r",\s+", named)
+    assert all(is_open_licence(licence) for licence in named)
+    assert {name.removesuffix("-1.0") for name in OPEN_LICENCES} == {n.lower().replace(" ", "-") for n in named}
 
 
 def test_every_public_class_and_function_says_what_it_does():
