@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class DecodedImage:
     used: UsedRange | None = None
 
 
-def open_image(source: Source, *, value_range: tuple[float, float] | None = None) -> Image.Image:
+def open_image(source: Source, *, value_range: Sequence[float] | None = None) -> Image.Image:
     """The image upright (EXIF orientation applied) in mode RGB, 8 bits.
 
     For 8-bit images this is what `transformers.pipeline` makes of the file: palettes, CMYK and grey become RGB, and
@@ -103,7 +103,7 @@ def open_image(source: Source, *, value_range: tuple[float, float] | None = None
     return _decode(source, value_range, _name_of(source))[0]
 
 
-def decode(source: Source, *, value_range: tuple[float, float] | None = None, name: str | None = None) -> DecodedImage:
+def decode(source: Source, *, value_range: Sequence[float] | None = None, name: str | None = None) -> DecodedImage:
     """As `open_image`, with what is to be said about the image; `name` says in errors which one it is."""
     image, about = _decode(source, value_range, name or _name_of(source))
     said = {
@@ -161,10 +161,10 @@ def open_mask(source: Source, *, name: str | None = None) -> Image.Image:
     try:
         content = _content(source)
         if isinstance(content, bytes) and is_dicom(content, name):
-            values, full, frames = read_dicom(content, name, raw=True)
+            stored, highest, frames = read_dicom(content, name, raw=True)
             if frames:
                 raise DataError(f"The mask {name} has several frames; save one mask for each image.")
-            return region_of(values, full, name)
+            return region_of(stored, highest, name)
         picture = _read(content, name, frames_alike=True)
         values, full = mask_values(picture.image, name)
         if full is not None and picture.white_is_zero:
@@ -181,9 +181,11 @@ def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
     DICOM files often have no ending: those are told by their content.
     """
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith(".")]
+    files.sort(key=Path.as_posix)  # the order of `datasets`
     images = [path for path in files if path.suffix.lower() in READABLE_SUFFIXES or _is_bare_dicom(path)]
-    return images, sorted({*files} - {*images})
+    known = set(images)
+    return images, [path for path in files if path not in known]
 
 
 # ---- Files ----
@@ -215,7 +217,7 @@ def _name_of(source: Source) -> str:
 
 def _content(source: Source) -> bytes | Image.Image:
     if isinstance(source, Mapping):
-        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+        return source["bytes"] if source.get("bytes") is not None else Path(source["path"]).read_bytes()
     return source if isinstance(source, bytes | Image.Image) else Path(source).read_bytes()
 
 
@@ -283,10 +285,12 @@ def _read(content: bytes | Image.Image, name: str, *, frames_alike: bool = False
 # ---- Values ----
 
 
-def _decode(source: Source, value_range: tuple[float, float] | None, name: str) -> tuple[Image.Image, _Picture]:
+def _decode(source: Source, value_range: Sequence[float] | None, name: str) -> tuple[Image.Image, _Picture]:
     """The image in RGB, and the picture that it was made from."""
-    if value_range is not None and not value_range[0] < value_range[1]:
-        raise FormatError(f"value_range is {tuple(value_range)}, but black has to be below white; correct it.")
+    if value_range is not None and (len(value_range) != 2 or not value_range[0] < value_range[1]):
+        raise FormatError(
+            f"value_range is {tuple(value_range)}, but has to be two numbers, black below white; correct it."
+        )
     try:
         content = _content(source)
         if isinstance(content, bytes) and is_dicom(content, name):
@@ -321,9 +325,7 @@ def _is_deep(file: Image.Image) -> bool:
     return file.mode == "F" or file.mode.startswith("I") or (file.mode == "L" and _is_signed(file))
 
 
-def _scaled(
-    picture: _Picture, value_range: tuple[float, float] | None, name: str
-) -> tuple[Image.Image, UsedRange | None]:
+def _scaled(picture: _Picture, value_range: Sequence[float] | None, name: str) -> tuple[Image.Image, UsedRange | None]:
     image, values = picture.image, np.asarray(picture.image)
     declared, kind = None, "32-bit whole numbers"
     if image.mode == "F":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -21,12 +22,12 @@ def is_dicom(content: bytes, name: str) -> bool:
 
 @overload
 def read_dicom(
-    content: bytes, name: str, value_range: tuple[float, float] | None = None
+    content: bytes, name: str, value_range: Sequence[float] | None = None
 ) -> tuple[Image.Image, bool, UsedRange | None]: ...
 @overload
 def read_dicom(content: bytes, name: str, *, raw: Literal[True]) -> tuple[np.ndarray, float, bool]: ...
 def read_dicom(
-    content: bytes, name: str, value_range: tuple[float, float] | None = None, *, raw: bool = False
+    content: bytes, name: str, value_range: Sequence[float] | None = None, *, raw: bool = False
 ) -> tuple[Any, Any, Any]:
     """The first frame in RGB, whether there are more, and what its values use of the declared range.
 
@@ -74,7 +75,7 @@ def read_dicom(
 
 
 def _grey(
-    values: np.ndarray, stored: np.dtype, header: Any, bits: int, value_range: tuple[float, float] | None, name: str
+    values: np.ndarray, stored: np.dtype, header: Any, bits: int, value_range: Sequence[float] | None, name: str
 ) -> tuple[np.ndarray, UsedRange | None]:
     if value_range is None:
         shares = _windowed(values, header)

@@ -93,7 +93,7 @@ def load_data(
     seed: int = 0,
     masks: str | os.PathLike[str] | None = None,
     invert_masks: bool = False,
-    value_range: tuple[float, float] | None = None,
+    value_range: Sequence[float] | None = None,
     drop_minority: bool = False,
     num_train: int | None = None,
     verify: bool = True,
@@ -382,7 +382,7 @@ def _verify(
     split: str,
     regions: Regions | None,
     skip: dict[int, str] | None,
-    value_range: tuple[float, float] | None = None,
+    value_range: Sequence[float] | None = None,
 ) -> None:
     """Decode every image, and every mask, once, and say what is odd about them, in one warning for each kind.
 
@@ -409,9 +409,9 @@ def _verify(
                 bar.update()
     if used is not None:
         used.check(f"split '{split}'")
-    for kind, places in odd.items():
+    for kind, which in odd.items():
         logger.warning(
-            f"{len(places)} of {len(rows)} images of split '{split}' {_REMARKS[kind]}; the first: {places[0]}"
+            f"{len(which)} of {len(rows)} images of split '{split}' {_REMARKS[kind]}; the first: {which[0]}"
         )
 
 
@@ -420,7 +420,7 @@ def _check(
     image: dict[str, Any] | None,
     split: str,
     regions: Regions | None,
-    value_range: tuple[float, float] | None,
+    value_range: Sequence[float] | None,
 ) -> DecodedImage | DataError:
     """What is to be said about row `i`, its mask included, without the image; or why it cannot be read.
 

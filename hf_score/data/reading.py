@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, Image, IterableDataset
+from datasets.fingerprint import get_temporary_cache_files_directory
 
 from .decode import needs_conversion, open_image
 from .pixels import ImageCollator
@@ -66,9 +69,7 @@ def decoded(item: Any) -> Any:
     return {"image": open_image(image)}
 
 
-def converted(
-    rows: Dataset, *, value_range: tuple[float, float] | None = None, broken: Collection[int] = ()
-) -> Dataset:
+def converted(rows: Dataset, *, value_range: Sequence[float] | None = None, broken: Collection[int] = ()) -> Dataset:
     """`rows` (column `image` undecoded) with every image that `datasets` would read wrongly, or not, in 8 bits.
 
     DICOM, HEIC and images of more than 8 bits become PNM: raw values, the same bytes on every machine. So whatever
@@ -95,8 +96,16 @@ def converted(
     chosen -= set(broken)
     if not chosen:
         return rows
+    place = None  # beside the file that the rows are read from
+    if not rows.cache_files:  # they are in memory, where the images may not fit
+        place = str(Path(get_temporary_cache_files_directory()) / f"{uuid.uuid4().hex}.arrow")
     return rows.map(
-        convert, with_indices=True, features=rows.features, load_from_cache_file=False, desc="Converting images"
+        convert,
+        with_indices=True,
+        features=rows.features,
+        cache_file_name=place,
+        load_from_cache_file=False,  # it would not notice a file that was replaced
+        desc="Converting images",
     )
 
 

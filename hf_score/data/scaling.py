@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ class UsedRange:
 def scaled(
     values: np.ndarray,
     declared: tuple[float, float] | None,
-    value_range: tuple[float, float] | None,
+    value_range: Sequence[float] | None,
     *,
     name: str,
     kind: str,
