@@ -5,6 +5,7 @@ Loading and checking (`load_data`, `stream_train`), the registry of benchmarks a
 Nothing here knows of models or of explanations.
 """
 
+from .decode import FormatError, open_image
 from .loading import ImageData, dataset_fingerprint, load_data
 from .pixels import ImageCollator, PixelDataset, preprocess, preprocess_mask, to_model_size, to_rgb, to_uint8
 from .regions import Regions
@@ -14,6 +15,7 @@ from .streaming import stream_train
 
 __all__ = [
     "Benchmark",
+    "FormatError",
     "ImageCollator",
     "ImageData",
     "PixelDataset",
@@ -22,6 +24,7 @@ __all__ = [
     "dataset_fingerprint",
     "list_datasets",
     "load_data",
+    "open_image",
     "preprocess",
     "preprocess_mask",
     "stream_train",

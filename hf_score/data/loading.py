@@ -6,12 +6,12 @@ Everything a user can get wrong in a data set is found here, before anything is 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,27 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from ..errors import DataError, first_line
-from .pixels import to_rgb
+from ..errors import DataError
+from .decode import REMARKS, DecodedImage, FormatError, decode, is_turned
+from .reading import converted
 from .regions import Regions, find_masks
 from .registry.specs import compare_counts
+from .scaling import UsedRange
 from .sources import read_source
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["ImageData", "dataset_fingerprint", "load_data"]
+
+#: A region that is more than this share of its image is most likely the wrong way round.
+LARGE_MASK = 0.95
+
+_REMARKS = REMARKS | {
+    "upright mask": "are turned as their EXIF orientation says, but their masks have none: those are taken as upright",
+    "empty": "have an empty mask: no region at all",
+    "large": f"have a mask that covers more than {LARGE_MASK:.0%} of them (see invert_masks)",
+}
+_NO_IMAGE = PILImage.new("RGB", (1, 1))
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,7 @@ def load_data(
     seed: int = 0,
     masks: str | os.PathLike[str] | None = None,
     invert_masks: bool = False,
+    value_range: Sequence[float] | None = None,
     drop_minority: bool = False,
     num_train: int | None = None,
     verify: bool = True,
@@ -112,6 +125,8 @@ def load_data(
             `masks/{split}/{bird_id}_bird.png`, filled in with `split`, `stem` and the metadata columns. White is
             inside. An image without a mask has no region.
         invert_masks: The masks show the object, and the region is the rest.
+        value_range: The numbers that are black and white in images of more than 8 bits (in Hounsfield units for CT,
+            such as `(-160, 240)`), for the whole data set. Needed where files do not declare it; see `open_image`.
         drop_minority: Leave out the training rows with `minority` = 1.
         num_train: Keep only about so many training images, drawn per class.
         verify: Decode every image once, so that a broken file is found now. Training images that cannot be read are
@@ -164,9 +179,12 @@ def load_data(
     if verify:
         for split, rows in splits.items():
             skip = unreadable if split == "train" and not strict else None
-            _verify(rows, split, regions.get(split), skip)
+            _verify(rows, split, regions.get(split), skip, value_range)
     if unreadable:
         logger.warning(f"{len(unreadable)} training images are left out; the first: {next(iter(unreadable.values()))}")
+
+    for split, rows in splits.items():
+        splits[split] = converted(rows, value_range=value_range, broken=unreadable if split == "train" else ())
 
     keep = np.setdiff1d(np.arange(len(splits["train"])), list(unreadable))
     if drop_minority:
@@ -359,47 +377,85 @@ def _view(rows: Dataset, labels: np.ndarray, class_names: list[str], groups: np.
     )
 
 
-def _verify(rows: Dataset, split: str, regions: Regions | None, skip: dict[int, str] | None) -> None:
-    """Decode every image, and every mask, once; an image that cannot be read goes to `skip`, if that is given."""
+def _verify(
+    rows: Dataset,
+    split: str,
+    regions: Regions | None,
+    skip: dict[int, str] | None,
+    value_range: Sequence[float] | None = None,
+) -> None:
+    """Decode every image, and every mask, once, and say what is odd about them, in one warning for each kind.
 
-    def size_of(i: int, image: dict[str, Any] | None) -> tuple[int, int]:
-        if image is None:
-            raise DataError(f"Row {i} of split '{split}' has no image; remove it.")
-        try:
-            with PILImage.open(io.BytesIO(_encoded(image))) as file:
-                return to_rgb(file).size
-        except Exception as error:  # decoders raise whatever they like on a broken file
-            raise DataError(
-                f"Cannot read the image {_where(i, image)} ({first_line(error)}); replace or remove it."
-            ) from error
-
-    def _where(i: int, image: dict[str, Any]) -> str:
-        return image["path"] or f"in row {i} of split '{split}'"
-
-    def check(i: int, image: dict[str, Any] | None) -> tuple[int, str] | None:
-        try:
-            size = size_of(i, image)
-        except DataError as error:
-            if skip is None:
-                raise
-            return i, str(error)
-        mask = regions(i) if regions is not None else None
-        if mask is not None and mask.size != size:
-            assert image is not None
-            where = _where(i, image)
-            raise DataError(
-                f"The mask of the image {where} has the size {mask.size}, the image {size}; make them equal."
-            )
-        return None
-
+    An image that cannot be read goes to `skip`, if that is given; one that needs a setting or a package stops it.
+    """
+    check = partial(_check, split=split, regions=regions, value_range=value_range)
+    odd: dict[str, list[str]] = {}
+    used: UsedRange | None = None
     images = rows.select_columns(["image"])
     with ThreadPoolExecutor() as pool, tqdm(total=len(rows), desc=f"Checking {split} images", leave=False) as bar:
         for start in range(0, len(rows), 512):  # in portions, so that memory stays small
             portion = images[start : start + 512]["image"]
-            for broken in pool.map(check, range(start, start + len(portion)), portion):
-                if broken is not None and skip is not None:
-                    skip.update([broken])
+            places = range(start, start + len(portion))
+            for i, image, found in zip(places, portion, pool.map(check, places, portion), strict=True):
+                if isinstance(found, DataError):
+                    if skip is None or isinstance(found, FormatError):
+                        raise found
+                    skip[i] = str(found)
+                else:
+                    for kind in found.remarks:
+                        odd.setdefault(kind, []).append(_where(i, image, split))
+                    if found.used is not None:
+                        used = found.used if used is None else used | found.used
                 bar.update()
+    if used is not None:
+        used.check(f"split '{split}'")
+    for kind, which in odd.items():
+        logger.warning(
+            f"{len(which)} of {len(rows)} images of split '{split}' {_REMARKS[kind]}; the first: {which[0]}"
+        )
+
+
+def _check(
+    i: int,
+    image: dict[str, Any] | None,
+    split: str,
+    regions: Regions | None,
+    value_range: Sequence[float] | None,
+) -> DecodedImage | DataError:
+    """What is to be said about row `i`, its mask included, without the image; or why it cannot be read.
+
+    Raises:
+        DataError: its mask cannot be used.
+    """
+    if image is None:
+        return DataError(f"Row {i} of split '{split}' has no image; remove it.")
+    where = _where(i, image, split)
+    try:
+        found = decode(image, value_range=value_range, name=where)
+    except DataError as error:
+        return error
+    size, remarks = found.image.size, found.remarks
+    found = replace(found, image=_NO_IMAGE)
+    mask = regions(i) if regions is not None else None
+    if mask is None:
+        return found
+    if mask.size != size:
+        turned = " once it is turned upright as its EXIF orientation says" if found.turned else ""
+        raise DataError(
+            f"The mask of the image {where} has the size {mask.size}, the image {size}{turned}; make them equal."
+        )
+    inside = mask.histogram()[255] / (size[0] * size[1])
+    if found.turned and regions is not None and not is_turned(regions.sources[i]):
+        remarks = (*remarks, "upright mask")
+    if inside == 0:
+        remarks = (*remarks, "empty")
+    elif inside > LARGE_MASK:
+        remarks = (*remarks, "large")
+    return replace(found, remarks=remarks)
+
+
+def _where(i: int, image: dict[str, Any] | None, split: str) -> str:
+    return (image or {}).get("path") or f"in row {i} of split '{split}'"
 
 
 def _encoded(image: dict[str, Any]) -> bytes:

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
+
+from .decode import open_image
 
 __all__ = ["ImageCollator", "PixelDataset", "preprocess", "preprocess_mask", "to_model_size", "to_rgb", "to_uint8"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright (EXIF orientation applied) in mode RGB, 16-bit grey scaled to 8 bits.
+    """The image upright in mode RGB, as `open_image` reads it.
 
-    Otherwise the same as `transformers.pipeline` does, so that a saved model sees what it was trained on.
+    Raises:
+        FormatError: its numbers cannot be scaled without a `value_range` (see `load_data`).
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # convert() would clip 16-bit values at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    return open_image(image)
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import uuid
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Image, IterableDataset
-from PIL import Image as PILImage
+from datasets import Dataset, Image, IterableDataset
+from datasets.fingerprint import get_temporary_cache_files_directory
 
+from .decode import needs_conversion, open_image
 from .pixels import ImageCollator
 
-__all__ = ["FILE", "collated", "decoded", "fetch", "pixels_of", "undecoded"]
+__all__ = ["FILE", "collated", "converted", "decoded", "fetch", "pixels_of", "undecoded"]
 
 #: In a stream, the position of an image is that of its file times this, plus its place in the file.
 FILE = 2**32
@@ -56,13 +60,54 @@ def collated(items: Sequence[Any], processor: Any) -> torch.Tensor:
 
 
 def decoded(item: Any) -> Any:
-    """The item's image, decoded and loaded, or its `pixel_values`."""
+    """The item's image in RGB, or its `pixel_values`."""
     if "pixel_values" in item:
         return {"pixel_values": item["pixel_values"]}
     image = item.get("image")
     if image is None:
         raise ValueError("there is no image")
-    if not isinstance(image, PILImage.Image):
-        image = PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
-    image.load()
-    return {"image": image}
+    return {"image": open_image(image)}
+
+
+def converted(rows: Dataset, *, value_range: Sequence[float] | None = None, broken: Collection[int] = ()) -> Dataset:
+    """`rows` (column `image` undecoded) with every image that `datasets` would read wrongly, or not, in 8 bits.
+
+    DICOM, HEIC and images of more than 8 bits become PNM: raw values, the same bytes on every machine. So whatever
+    comes after, training and the user's own `data.train[0]["image"]` included, sees what `open_image` makes of them.
+    The rows in `broken` stay as they are.
+    """
+
+    def convert(row: dict[str, Any], place: int) -> dict[str, Any]:
+        image = row["image"]
+        if place not in chosen:
+            return {"image": image}
+        rgb = open_image(image, value_range=value_range)
+        grey = len({band.tobytes() for band in rgb.split()}) == 1
+        buffer = io.BytesIO()
+        (rgb.getchannel(0) if grey else rgb).save(buffer, "PPM")
+        return {"image": {"bytes": buffer.getvalue(), "path": image["path"]}}
+
+    chosen: set[int] = set()
+    images = rows.select_columns(["image"])
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), 512):  # in portions, so that memory stays small
+            portion = images[start : start + 512]["image"]
+            chosen.update(start + i for i, odd in enumerate(pool.map(_is_odd, portion)) if odd)
+    chosen -= set(broken)
+    if not chosen:
+        return rows
+    place = None  # beside the file that the rows are read from
+    if not rows.cache_files:  # they are in memory, where the images may not fit
+        place = str(Path(get_temporary_cache_files_directory()) / f"{uuid.uuid4().hex}.arrow")
+    return rows.map(
+        convert,
+        with_indices=True,
+        features=rows.features,
+        cache_file_name=place,
+        load_from_cache_file=False,  # it would not notice a file that was replaced
+        desc="Converting images",
+    )
+
+
+def _is_odd(image: dict[str, Any] | None) -> bool:
+    return image is not None and needs_conversion(image)

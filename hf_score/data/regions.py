@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from datasets import Dataset, Image
 from PIL import Image as PILImage
 from PIL import ImageOps
 
-from ..errors import DataError, first_line
+from ..errors import DataError
+from .decode import open_mask
 from .pixels import preprocess_mask
 
 __all__ = ["Regions", "find_masks"]
@@ -36,12 +36,7 @@ class Regions:
         source = self.sources.get(int(idx))
         if source is None:
             return None
-        try:
-            with PILImage.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-                mask = file.convert("L")
-        except Exception as error:  # decoders raise whatever they like on a broken file
-            where = f"of image {idx}" if isinstance(source, bytes) else source
-            raise DataError(f"Cannot read the mask {where} ({first_line(error)}); replace it.") from error
+        mask = open_mask(source, name=f"of image {idx}" if isinstance(source, bytes) else source)
         return ImageOps.invert(mask) if self.invert else mask
 
     def __len__(self) -> int:

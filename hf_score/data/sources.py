@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 
 from ..errors import DataError, first_line
 from ..hub_errors import HUB_ID, hub_problem
+from .decode import list_images
 from .registry.specs import Benchmark, Counts, compare_counts, find_dataset, list_datasets
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["RECORD", "Source", "counts_of", "open_builder", "read_source"]
 
@@ -205,12 +209,33 @@ def _read_folder(folder: Path, streaming: bool) -> tuple[dict[str, Any], dict[st
                 f"'{path}' has neither a metadata.csv nor one sub-folder per class; add a metadata.csv with the "
                 "columns file_name and label."
             )
+        if not with_metadata and not streaming:
+            splits[split] = _class_folders(path)
+            continue
         # One split at a time: together they would have to have the same columns, and training data has no groups.
         files = f"{glob.escape(str(path))}/**"
         splits[split] = _load_split(
             "imagefolder", path, files, streaming, drop_labels=None if with_metadata else False
         )
     return splits, folders
+
+
+def _class_folders(path: Path) -> Dataset:
+    """The images of a folder with one sub-folder per class, DICOM and HEIC too; other files are counted in a warning.
+
+    Raises:
+        DataError: there are none.
+    """
+    images, others = list_images(path)
+    if others:
+        logger.warning(f"{len(others)} files in '{path}' are no images and are skipped; the first: {others[0]}")
+    if not images:
+        raise DataError(f"'{path}' holds no images; add some.")
+    names = sorted({image.parent.name for image in images})
+    return Dataset.from_dict(
+        {"image": [str(image) for image in images], "label": [names.index(image.parent.name) for image in images]},
+        features=Features({"image": Image(), "label": ClassLabel(names=names)}),
+    )
 
 
 def _load_split(builder: str, path: Path, files: str, streaming: bool, **options: Any) -> Any:

@@ -41,6 +41,10 @@ class RunArguments:
         default=None, metadata={"help": "Folder, pattern or column of masks of the spurious region."}
     )
     invert_masks: bool = field(default=False, metadata={"help": "The masks mark the object, not the shortcut."})
+    value_range: list[float] | None = field(
+        default=None,
+        metadata={"help": "Values that are black and white in images of more than 8 bits: -160 240 for CT."},
+    )
     drop_minority: bool = field(default=False, metadata={"help": "Drop training rows with minority = 1."})
     strict: bool = field(default=False, metadata={"help": "Stop at a training image that cannot be read."})
     class_names: list[str] | None = field(default=None, metadata={"help": "Names of the classes 0, 1, ..."})

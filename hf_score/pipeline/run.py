@@ -368,6 +368,7 @@ def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
             "held_out": a.held_out,
             "masks": a.masks,
             "invert_masks": a.invert_masks,
+            "value_range": a.value_range,
             "drop_minority": a.drop_minority,
             "strict": a.strict,
         },

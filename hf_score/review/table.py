@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 
-from ..data.pixels import to_rgb
+from ..data.decode import open_image
 from ..detection.candidates import SCHEMA
 from ..errors import SelectionError
 
@@ -139,9 +138,7 @@ class CandidateTable:
         if self._images is None:
             return None
         try:
-            source = self._images[row]["image"]
-            with PILImage.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"]) as file:
-                return to_rgb(file)
+            return open_image(self._images[row]["image"])
         except Exception:  # decoders raise whatever they like on a broken file
             return None
 
