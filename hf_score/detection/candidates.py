@@ -154,7 +154,7 @@ class Candidates:
 
         Args:
             selection: what was decided; several clusters of one or more classes may be kept.
-            dataset: the data set that was scanned.
+            dataset: the data set that was scanned, or what `load_data` gave.
             processor: image processor, where items carry images.
             cluster_weights: what λ is multiplied by in these clusters; 1 in the others.
 
@@ -178,7 +178,7 @@ class Candidates:
         if missing:
             raise SelectionError(f"the selection keeps sample {missing[0]}, which is not among the candidates.")
         rows = [row_of[d.idx] for d in selection.spurious]
-        items = fetch(dataset, self.position[rows].tolist())
+        items = fetch(getattr(dataset, "train", dataset), self.position[rows].tolist())
         return SpuriousSamples(
             pixel_values=pixels_of(items, processor).cpu() if items else torch.empty(0, 3, *self.masks.shape[1:]),
             masks=torch.from_numpy(self.masks[rows]),

@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets import Dataset
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..attribution import Explainer, find_layer
-from ..data import to_uint8
+from ..data import ImageCollator, ImageData, to_uint8
+from ..data import dataset_fingerprint as fingerprint_of_images
+from ..data.exchange import OtherClassPartners
 from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
-from ..models import model_fingerprint
+from ..models import LoadedModel, model_fingerprint
 from .candidates import Candidates
 from .clusters import cluster_candidates
+from .evidence import find_evidence
 from .masks import relevance_mask
 from .scan import ScanHit, scan
 
@@ -32,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_candidates(
-    model: nn.Module,
+    model: nn.Module | LoadedModel,
     dataset: Any,
     *,
-    dataset_fingerprint: str,
+    dataset_fingerprint: str | None = None,
     processor: Any = None,
     layer: str = "last",
     num_candidates: int = 100,
@@ -50,10 +54,11 @@ def find_candidates(
     """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
 
     Args:
-        model: image classifier, left as it was.
-        dataset: the label-free training view, or any other data set that `scan` takes.
-        dataset_fingerprint: of the data set, written into the candidates.
-        processor: image processor, where items carry images.
+        model: what `load_model` gives, or an image classifier; left as it was.
+        dataset: what `load_data` gives: its training view is looked at, and its held-out images say what the regions
+            do elsewhere (`find_evidence`). Or any data set that `scan` takes.
+        dataset_fingerprint: of the data set, written into the candidates; default: what the data say themselves.
+        processor: image processor, where items carry images; default: the loaded model's.
         layer: probe layer of the shortcut relevance.
         num_candidates: per class.
         mask_share, mask_area: see `relevance_mask`.
@@ -62,6 +67,11 @@ def find_candidates(
         find_object: for a shortcut that is everything but the object. Masks are then all that is outside of what it
             finds in images (B, H, W, 3) uint8, as the model sees them: (B, H, W) bool. See `ObjectFinder`.
     """
+    if isinstance(model, LoadedModel):
+        model, processor = model.model, processor or model.processor
+    data, dataset = (dataset, dataset.train) if isinstance(dataset, ImageData) else (None, dataset)
+    if dataset_fingerprint is None:
+        dataset_fingerprint = _fingerprint_of(dataset) if data is None else data.fingerprint
     found = scan(
         model,
         dataset,
@@ -91,7 +101,19 @@ def find_candidates(
         batch_size=batch_size,
         find_object=find_object,
     )
-    return replace(candidates, num_images=found.num_images, unreadable=tuple(found.unreadable))
+    candidates = replace(candidates, num_images=found.num_images, unreadable=tuple(found.unreadable))
+    if data is None:
+        return candidates
+    partners = OtherClassPartners(data.held_out, data.held_out["label"][:], ImageCollator(processor), seed=0)
+    evidence = find_evidence(candidates, model, dataset, partners, processor=processor, batch_size=batch_size)
+    return replace(candidates, evidence=evidence)
+
+
+def _fingerprint_of(dataset: Any) -> str:
+    """Of the images and labels where they can be read, else a word that says that nothing is known."""
+    if isinstance(dataset, Dataset) and {"image", "label"} <= set(dataset.column_names):
+        return fingerprint_of_images(dataset)
+    return "unknown"
 
 
 def explain_hits(

@@ -9,24 +9,15 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from ..detection import ScanHit, Selection, SpuriousSamples, decide_at_random, explain_hits
+from ..report import METHODS
 from ..training import SCOREConfig
 
-__all__ = ["CHANGES", "METHODS", "methods_of", "random_hits", "random_samples"]
+__all__ = ["CHANGES", "methods_of", "random_hits", "random_samples"]
 
-#: key → (label, supervision), in the order of the tables.
-METHODS = {
-    "erm": ("ERM", "class labels"),
-    "continued_erm": ("continued ERM (λ = 0)", "class labels"),
-    "random_samples": ("SCORE, random samples", "class labels"),
-    "random_regions": ("SCORE, random regions", "class labels + decisions"),
-    "swap_only": ("exchanged copies only (λ → 0)", "class labels + decisions"),
-    "random_neurons": ("SCORE, random neurons", "class labels + decisions"),
-    "score": ("SCORE", "class labels + decisions"),
-}
 #: key → the fields of the configuration that make the control.
 CHANGES: dict[str, dict[str, Any]] = {
     "continued_erm": {"score_lambda": 0.0},
-    "swap_only": {"score_lambda": 1e-9},  # the copies stay, the penalty weighs nothing
+    "exchange_only": {"score_lambda": 1e-9},  # the copies stay, the penalty weighs nothing
     "random_neurons": {"score_random_neurons": True},
 }
 

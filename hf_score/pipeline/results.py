@@ -15,9 +15,9 @@ from ..data.registry.specs import find_dataset
 from ..evaluation import group_metrics
 from ..models import base_model_id, describe_model
 from ..provenance import provenance, to_jsonable
+from ..report import METHODS
 from ..training import BaseTrainer, SCOREConfig
 from .arguments import RunArguments
-from .controls import METHODS
 from .workspace import Workspace
 
 __all__ = ["data_has_groups", "merge_results", "methods_of_results", "results_head", "test_metrics", "training_cost"]
@@ -91,8 +91,8 @@ def methods_of_results(
     """
     return {
         key: {
-            "label": METHODS[key][0],
-            "supervision": METHODS[key][1].replace("decisions", f"{decided_by} decisions"),
+            "label": METHODS[key].label,
+            "supervision": METHODS[key].supervision.replace("decisions", f"{decided_by} decisions"),
             "runs": [{"seed": seed, **figures, **_outcome(histories.get(key, []))}],
         }
         for key, figures in measured.items()

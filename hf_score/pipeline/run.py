@@ -35,6 +35,7 @@ from ..models import checkpoint_digest
 from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import (
+    METHODS,
     group_bars,
     render_model_card,
     render_table,
@@ -44,7 +45,7 @@ from ..report import (
 from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
-from .controls import CHANGES, METHODS, methods_of, random_samples
+from .controls import CHANGES, methods_of, random_samples
 from .pictures import before_and_after, write_contact_sheets
 from .results import (
     data_has_groups,
@@ -208,7 +209,7 @@ class SeedRun:
             return self.erm()
         if not self.folder.has(method):
             samples = self._samples(method)
-            self.say(f"Fine-tuning: {METHODS[method][0]}.")
+            self.say(f"Fine-tuning: {METHODS[method].label}.")
             changes = CHANGES.get(method, {})
             lambdas = self.arguments.lambdas if "score_lambda" not in changes else None
             best: tuple[float, SCORETrainer] | None = None

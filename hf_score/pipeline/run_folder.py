@@ -19,9 +19,9 @@ from ..errors import HFScoreError
 from ..files import atomic_folder, write_json
 from ..models import checkpoint_state
 from ..provenance import Manifest, to_jsonable
+from ..report import METHODS
 from ..training import SCOREConfig
 from .arguments import RunArguments
-from .controls import METHODS
 
 __all__ = ["RunFolder", "inputs_of", "refuse_foreign_folder"]
 
