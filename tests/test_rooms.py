@@ -24,7 +24,6 @@ REASON = "Long because"
 CLIMBING_FOR_NOW = {("hf_score.data.registry.build", "hf_score.data.sources")}
 TOO_LONG_FOR_NOW = {
     "hf_score.data.loading.load_data",
-    "hf_score.pipeline.run.SeedRun",
     "hf_score.review.page.build_app",
     "hf_score.training.score_trainer.SCORETrainer",
 }
