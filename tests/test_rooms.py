@@ -13,7 +13,7 @@ ROOT = Path(hf_score.__file__).parent
 ROOMS = (
     *("errors", "files", "renamed", "hub_errors", "margins", "provenance", "data.registry", "data", "models"),
     *("attribution", "detection", "evaluation", "report", "publishing", "training", "baselines", "review"),
-    *("pipeline", "bench", "cli"),
+    *("pipeline", "bench", "cli", "__main__"),
 )
 MOST_LOOSE_MODULES = 9
 LONGEST = {ast.ClassDef: 300, ast.FunctionDef: 80, ast.AsyncFunctionDef: 80}
@@ -24,7 +24,6 @@ REASON = "Long because"
 CLIMBING_FOR_NOW = {("hf_score.data.registry.build", "hf_score.data.sources")}
 TOO_LONG_FOR_NOW = {
     "hf_score.data.loading.load_data",
-    "hf_score.pipeline.run.SeedRun",
     "hf_score.review.page.build_app",
     "hf_score.training.score_trainer.SCORETrainer",
 }
@@ -82,7 +81,7 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 
 def test_every_module_lies_in_a_room():
     assert {room_of(module) for module in GRAPH} <= set(ROOMS)
-    assert len(list(ROOT.glob("*.py"))) <= MOST_LOOSE_MODULES
+    assert len(list(ROOT.glob("[!_]*.py"))) <= MOST_LOOSE_MODULES
 
 
 def test_imports_go_downwards():
