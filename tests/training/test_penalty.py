@@ -47,7 +47,8 @@ def test_penalty_is_never_negative(granularity, dtype):
     for scale in (1e-20, 1.0, 1e6):
         activation = (torch.randn(16, 9, 4, generator=generator) * scale - scale).to(dtype)
         relevance = torch.randn(16, 9, 4, generator=generator) * scale
-        penalty = score_penalty(activation, shortcut_relevance(relevance, granularity=granularity), granularity=granularity)
+        weights = shortcut_relevance(relevance, granularity=granularity)
+        penalty = score_penalty(activation, weights, granularity=granularity)
         assert torch.isfinite(penalty).all() and (penalty >= 0).all()
 
 

@@ -153,6 +153,98 @@ def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
     assert after["eval_selection"] == min(estimates)
 
 
+def margin_by_hand(logits, label) -> float:
+    numbers = logits.tolist()
+    return numbers[label] - max(value for k, value in enumerate(numbers) if k != label)
+
+
+def test_the_first_margin_penalty_by_hand(tmp_path):
+    """What each pair's region changes, pair by pair, over the same on the starting model with every sample once."""
+    trainer = score_trainer(tmp_path, max_steps=1, score_batch_size=4, freeze_batch_norm=True)
+    model, samples, partners = tiny_vit(), trainer.spurious_samples, trainer._partners
+
+    def mean_change(rows, draws) -> float:
+        changes = []
+        for row, draw in zip(rows, draws, strict=True):
+            image, mask, label = samples.pixel_values[row], samples.masks[row], int(samples.labels[row])
+            (partner,), _ = partners.draw([label], [draw])
+            for inside, around in ((image, image), (image, partner)):
+                other = partner if inside is around else around
+                pair = torch.stack([torch.where(mask, inside, around), torch.where(mask, other, around)])
+                with torch.no_grad():
+                    logits = model(pixel_values=pair).logits
+                changes.append(abs(margin_by_hand(logits[0], label) - margin_by_hand(logits[1], label)))
+        return sum(changes) / len(changes)
+
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(trainer.args.seed))
+    expected = mean_change(order[:4].tolist(), range(4)) / mean_change(range(len(samples)), range(len(samples)))
+    trainer.train()
+    assert trainer.state.log_history[0]["penalty"] == pytest.approx(expected, rel=1e-4)
+
+
+# ---- What samples do ----
+
+
+def test_samples_with_lambda_zero_train_by_their_copies(tmp_path):
+    found = {}
+    for name, fields in {
+        "copies": {"score_lambda": 0.0},
+        "nearly": {"score_lambda": 1e-9},
+        "none": {"score_lambda": 0.0, "score_exchange_weight": 0.0},
+    }.items():
+        trainer = score_trainer(tmp_path / name, optim="sgd", learning_rate=0.1, samples=square_samples(), **fields)
+        trainer.train()
+        found[name] = weights(trainer.model)
+    assert_same(found["copies"], found["nearly"], rtol=1e-5, atol=1e-7)
+    assert any((found["copies"][name] - value).abs().max() > 1e-3 for name, value in found["none"].items())
+
+
+@pytest.mark.parametrize("fields", [{"score_lambda": 1.0}, {"score_lambda": 0.0}])
+def test_samples_that_train_turn_balance_on_and_batch_norm_off(tmp_path, fields):
+    on = score_trainer(tmp_path, samples=square_samples(), **fields).args
+    assert on.class_balanced is True and on.freeze_batch_norm is True
+    off = score_trainer(tmp_path, samples=square_samples(), class_balanced=False, freeze_batch_norm=False, **fields)
+    assert off.args.class_balanced is False and off.args.freeze_batch_norm is False
+
+
+def test_a_configuration_serves_several_trainers(tmp_path):
+    """What one trainer decides does not reach the next one."""
+    args = config(tmp_path, score_lambda=0.0)
+    made = [
+        SCORETrainer(tiny_vit(), args, train_dataset=square_images(), spurious_samples=samples).args.class_balanced
+        for samples in (square_samples(), None)
+    ]
+    assert made == [True, False] and args.class_balanced is None
+
+
+def test_samples_that_only_measure_leave_training_to_trainer(tmp_path):
+    fields = {"score_lambda": 0.0, "score_exchange_weight": 0.0, "eval_dataset": square_images(seed=3)}
+    measured = score_trainer(tmp_path / "a", samples=square_samples(), **fields)
+    measured.train()
+    without = score_trainer(tmp_path / "b", **fields)
+    without.train()
+    assert_same(weights(measured.model), weights(without.model))
+    assert measured.args.class_balanced is False and measured.args.freeze_batch_norm is False
+    assert 0 < measured.evaluate()["eval_reliance"] != 1 and "eval_reliance" not in without.evaluate()
+
+
+@pytest.mark.parametrize("penalty", ["margin", "neurons"])
+def test_a_penalty_with_nothing_to_penalise_is_refused(tmp_path, penalty):
+    samples = square_samples()
+    samples.masks.zero_()
+    if penalty == "neurons":
+        samples.pixel_values.zero_()
+    model = tiny_vit()
+    if penalty == "neurons":  # nothing speaks for the class
+        torch.nn.init.zeros_(model.classifier.weight)
+    trainer = score_trainer(tmp_path, model=model, samples=samples, score_penalty=penalty)
+    with pytest.raises(HFScoreError, match=r"starting model is 0 for all 6 spurious-positive samples .* look at"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    copies = score_trainer(tmp_path, model=model, samples=samples, score_penalty=penalty, score_lambda=0.0)
+    copies.train()  # asks for no penalty
+
+
 def first_batch(trainer) -> torch.Tensor:
     """What the model sees first while it trains, of as many images as a batch has."""
     seen = []
@@ -227,6 +319,22 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, penalty):
     whole.train()
     again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert_same(weights(again.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("penalty", ["margin", "neurons"])
+def test_a_checkpoint_of_the_release_before_goes_on(tmp_path, penalty):
+    """Its score_state.safetensors had one layout for both penalties."""
+    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4, "score_penalty": penalty}
+    whole = score_trainer(tmp_path / "whole", **fields)
+    whole.train()
+    path = tmp_path / "whole" / "checkpoint-4" / "score_state.safetensors"
+    state = load_file(path)
+    of_penalty = {"relevance", "total"} if penalty == "neurons" else set()
+    save_file({"relevance_step": torch.tensor(-1), **state}, path)
+    assert load_file(path).keys() == {"scale", "starting_reliance", "relevance_step"} | of_penalty
+    again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
+    again.train(resume_from_checkpoint=str(path.parent))
     assert_same(weights(again.model), weights(whole.model))
 
 
@@ -354,6 +462,16 @@ def test_a_penalty_without_samples_is_refused(tmp_path):
 
 
 # ---- Classes and processes ----
+
+
+@pytest.mark.parametrize(("fields", "seed"), [({"data_seed": 0}, 0), ({"data_seed": 5}, 5), ({}, 7)])
+def test_the_data_seed_draws_the_images(tmp_path, fields, seed):
+    trainer = score_trainer(tmp_path, seed=7, class_balanced=True, score_lambda=0.0, **fields)
+    drawn = list(trainer._get_train_sampler(trainer.train_dataset))
+    expected = torch.multinomial(
+        torch.ones(32), 32, replacement=True, generator=torch.Generator().manual_seed(seed * 1_000_003)
+    )
+    assert drawn == expected.tolist()
 
 
 def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
