@@ -16,6 +16,7 @@ from typing import Any
 
 from . import __version__
 from .errors import HFScoreError
+from .renamed import PLAN, in_new_words
 
 __all__ = ["RUN_STEPS", "main", "make_parser", "run_script"]
 
@@ -76,9 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         parser.print_help()
         return 0
+    return _guarded(lambda: _other_step(parser, in_new_words(words, PLAN) if step == "bench" else words))
+
+
+def _other_step(parser: argparse.ArgumentParser, words: list[str]) -> None:
     options = vars(parser.parse_args(words))
     action = options.pop("action")
-    return _guarded(lambda: action(**options))
+    action(**options)
 
 
 def run_script(script: Callable[[], None]) -> int:
@@ -247,7 +252,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="what $DATA in the plan stands for")
     parser.add_argument("--cache", type=Path, default=Path("runs/bench"), help="images and starting models")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    for name in ("sets", "models", "methods", "seeds", "rounds"):
+    for name in ("datasets", "models", "methods", "seeds", "rounds"):
         parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
 
@@ -263,7 +268,7 @@ def _bench(
     if tables:
         print(write_tables(read, RowFile(rows), tables))
         return
-    keys = {"sets": "set", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
+    keys = {"datasets": "dataset", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
     wanted = {keys[name]: values.split(",") for name, values in only.items() if values}
     run_plan(read, rows, cache=cache, workers=workers, only=wanted)
 

@@ -9,28 +9,30 @@ from torch import Tensor
 
 from ..errors import HFScoreError
 from ..models import classifier_head
+from ..renamed import accepts_old_names
 from .base import BaselineConfig
 from .last_layer import LastLayerTrainer, class_balance, refit
 
 __all__ = ["AFRConfig", "AFRTrainer"]
 
 
+@accepts_old_names
 @dataclass
 class AFRConfig(BaselineConfig):
     """Configuration of [`AFRTrainer`].
 
     Parameters:
         afr_gamma: γ, how fast weights fall with the probability of the true class (theirs: 4 to 20 on Waterbirds).
-        afr_pull: λ, weight of ‖W − W₀‖².
+        afr_l2_to_start: λ, weight of ‖W − W₀‖².
     """
 
     afr_gamma: float = field(default=4.0, metadata={"help": "How fast weights fall with p of the true class."})
-    afr_pull: float = field(default=1e-3, metadata={"help": "Pull towards the ERM head."})
+    afr_l2_to_start: float = field(default=1e-3, metadata={"help": "Weight of the squared distance to the ERM head."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.afr_gamma < 0 or self.afr_pull < 0:
-            raise HFScoreError("afr_gamma and afr_pull must be at least 0: correct them.")
+        if self.afr_gamma < 0 or self.afr_l2_to_start < 0:
+            raise HFScoreError("afr_gamma and afr_l2_to_start must be at least 0: correct them.")
 
 
 class AFRTrainer(LastLayerTrainer):
@@ -50,7 +52,7 @@ class AFRTrainer(LastLayerTrainer):
     def new_head(self) -> tuple[Tensor, Tensor]:
         logits, features, labels = self.held_out()
         head = classifier_head(self.model)  # type: ignore[arg-type]
-        return refit(head, features, labels, self.weights(logits, labels), pull=self.args.afr_pull)
+        return refit(head, features, labels, self.weights(logits, labels), l2_to_start=self.args.afr_l2_to_start)
 
     def weights(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(N,): μ."""

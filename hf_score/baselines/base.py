@@ -26,7 +26,7 @@ class BaselineConfig(BaseConfig):
 
 
 class BaselineTrainer(BaseTrainer):
-    """A method that SCORE is compared with.
+    """A method that SCORE is compared with: it overrides `batch_loss`, `sample_weights` or `train`.
 
     Args:
         model: where it starts, as `initial_model` says: the pretrained model with a new head, or the ERM model.
@@ -63,36 +63,6 @@ class BaselineTrainer(BaseTrainer):
         self.reference_model = reference_model if self.second_model is not None else None
         if self.reference_model is not None:
             self.reference_model.to(self.args.device).eval().requires_grad_(False)  # type: ignore[arg-type]
-
-    def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
-        """The method's objective for one training micro-batch.
-
-        Args:
-            model: in train mode, perhaps wrapped.
-            inputs: `pixel_values` (B, 3, H, W) and `labels` (B,).
-            idx: (B,), the stable ids of the images.
-
-        Returns:
-            a mean over the batch, and the model's outputs. Default: cross-entropy.
-        """
-        outputs = model(pixel_values=inputs["pixel_values"])
-        return nn.functional.cross_entropy(outputs.logits.float(), inputs["labels"]), outputs
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """`batch_loss` while training, the base class's while evaluating."""
-        idx = inputs.pop("idx")
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self.prepare_for_training(model)
-        loss, outputs = self.batch_loss(model, inputs, idx)
-        loss = self._batch_mean(loss, num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
 
     # ---- What methods look at ----
 

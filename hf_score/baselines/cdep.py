@@ -199,9 +199,9 @@ def _elementwise(func: Callable, parts: Tensor, *args: Any, **kwargs: Any) -> Te
 
 
 def _max_pool2d(parts: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Tensor:
-    _, places = F.max_pool2d(_sum(parts), *args, return_indices=True, **kwargs)
-    places = torch.cat([places, places])
-    return parts.flatten(2).gather(2, places.flatten(2)).view_as(places)
+    _, positions = F.max_pool2d(_sum(parts), *args, return_indices=True, **kwargs)
+    positions = torch.cat([positions, positions])
+    return parts.flatten(2).gather(2, positions.flatten(2)).view_as(positions)
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Tensor:

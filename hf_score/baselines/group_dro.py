@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import HFScoreError
-from ..files import write_bytes
 from .base import BaselineConfig
 from .reweighting import ReweightingTrainer
 
 __all__ = ["GroupDROConfig", "GroupDROTrainer"]
-
-_STATE_FILE = "group_dro_state.safetensors"
 
 
 @dataclass
@@ -72,17 +67,12 @@ class GroupDROTrainer(ReweightingTrainer):
         weights = self.group_weights * torch.exp(self.args.group_dro_step_size * adjusted)
         self.group_weights = weights / weights.sum()
         # Gradients are averaged over processes: each one's share of a group's mean is taken as many times.
-        share = (one_hot.T @ losses) / counts * self.accelerator.num_processes
-        return self.group_weights @ share, outputs
+        means = (one_hot.T @ losses) / counts * self.accelerator.num_processes
+        return self.group_weights @ means, outputs
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Keep q beside the optimizer's state, so that a resumed run goes on with it."""
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save:
-            write_bytes(Path(output_dir) / _STATE_FILE, save({"group_weights": self.group_weights.cpu()}))
+    def extra_state(self) -> dict[str, Tensor]:
+        """q, so that a resumed run goes on with it."""
+        return {"group_weights": self.group_weights}
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            state = load_file(Path(checkpoint) / _STATE_FILE, device=str(self.args.device))
-            self.group_weights = state["group_weights"]
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        self.group_weights = tensors["group_weights"]

@@ -11,6 +11,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..errors import DataError, HFScoreError
 from ..models import classifier_head
+from ..renamed import accepts_old_names
 from ..training.columns import class_labels
 from .base import BaselineConfig, BaselineTrainer
 
@@ -54,15 +55,17 @@ def class_balance(labels: Tensor) -> Tensor:
     return 1.0 / (sizes[labels] * (sizes > 0).sum())
 
 
-def refit(head: nn.Linear, features: Tensor, labels: Tensor, weights: Tensor, *, pull: float) -> tuple[Tensor, Tensor]:
-    """argmin over heads of Σ w_i · cross-entropy_i + pull · ‖W − W₀‖², from the present one, by L-BFGS in float64.
+def refit(
+    head: nn.Linear, features: Tensor, labels: Tensor, weights: Tensor, *, l2_to_start: float
+) -> tuple[Tensor, Tensor]:
+    """argmin over heads of Σ w_i · cross-entropy_i + l2_to_start · ‖W − W₀‖², by L-BFGS in float64.
 
     Args:
         head: the present head, W₀.
         features: (N, D).
         labels: (N,).
         weights: (N,), ≥ 0; scaled to sum 1.
-        pull: ≥ 0. Above 0 the minimum is unique.
+        l2_to_start: ≥ 0. Above 0 the minimum is unique.
 
     Returns:
         weight (K, D) and bias (K,), float64, on the CPU.
@@ -76,7 +79,7 @@ def refit(head: nn.Linear, features: Tensor, labels: Tensor, weights: Tensor, *,
     def objective() -> Tensor:
         optimizer.zero_grad()
         losses = nn.functional.cross_entropy(inputs @ values.T, labels, reduction="none")
-        loss = (weights * losses).sum() + pull * (values - start).square().sum()
+        loss = (weights * losses).sum() + l2_to_start * (values - start).square().sum()
         loss.backward()
         return loss
 
@@ -85,26 +88,29 @@ def refit(head: nn.Linear, features: Tensor, labels: Tensor, weights: Tensor, *,
     return found[:, :-1], found[:, -1]
 
 
+@accepts_old_names
 @dataclass
 class CBLLRConfig(BaselineConfig):
     """Configuration of [`CBLLRTrainer`].
 
     Parameters:
-        cb_llr_pull: weight of ‖W − W₀‖².
+        cb_llr_l2_to_start: weight of ‖W − W₀‖².
     """
 
-    cb_llr_pull: float = field(default=1e-3, metadata={"help": "Pull towards the ERM head."})
+    cb_llr_l2_to_start: float = field(
+        default=1e-3, metadata={"help": "Weight of the squared distance to the ERM head."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cb_llr_pull < 0:
-            raise HFScoreError(f"cb_llr_pull is {self.cb_llr_pull}: give a number of at least 0.")
+        if self.cb_llr_l2_to_start < 0:
+            raise HFScoreError(f"cb_llr_l2_to_start is {self.cb_llr_l2_to_start}: give a number of at least 0.")
 
 
 class CBLLRTrainer(LastLayerTrainer):
     """Class-balanced last-layer retraining on held-out training images (LaBonte et al., 2023, section 4).
 
-    Supervision: class labels. The optimum with a slight pull to the ERM head; theirs is found by SGD.
+    Supervision: class labels. The optimum with an l2 penalty on the distance to the ERM head; theirs is found by SGD.
     """
 
     name = "cb_llr"
@@ -116,4 +122,4 @@ class CBLLRTrainer(LastLayerTrainer):
     def new_head(self) -> tuple[Tensor, Tensor]:
         _, features, labels = self.held_out()
         head = classifier_head(self.model)  # type: ignore[arg-type]
-        return refit(head, features, labels, class_balance(labels), pull=self.args.cb_llr_pull)
+        return refit(head, features, labels, class_balance(labels), l2_to_start=self.args.cb_llr_l2_to_start)

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import HFScoreError
 from ..models import classifier_head
+from ..renamed import accepts_old_names
 from .base import BaselineConfig, BaselineTrainer
 from .cnc import contrastive_loss
 from .last_layer import refit
@@ -18,6 +19,7 @@ from .last_layer import refit
 __all__ = ["PruSCConfig", "PruSCTrainer", "split_in_two"]
 
 
+@accepts_old_names
 @dataclass
 class PruSCConfig(BaselineConfig):
     """Configuration of [`PruSCTrainer`].
@@ -26,20 +28,23 @@ class PruSCConfig(BaselineConfig):
         prusc_sparsity: weight of the share of weights that are kept.
         prusc_temperature: τ of the contrastive loss.
         prusc_learning_rate: of the scores that decide which weights are kept.
-        prusc_pull: of the refitted head to the ERM head.
+        prusc_l2_to_start: weight of ‖W − W₀‖², W the refitted head and W₀ that of the ERM model.
     """
 
     prusc_sparsity: float = field(default=0.1, metadata={"help": "Weight of the share of weights kept."})
     prusc_temperature: float = field(default=0.1, metadata={"help": "Temperature of the similarities."})
     prusc_learning_rate: float = field(default=0.05, metadata={"help": "Learning rate of the mask scores."})
-    prusc_pull: float = field(default=1e-3, metadata={"help": "Pull of the new head towards the ERM head."})
+    prusc_l2_to_start: float = field(
+        default=1e-3, metadata={"help": "Weight of the new head's squared distance to the ERM head."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.prusc_sparsity, self.prusc_pull) < 0 or min(self.prusc_temperature, self.prusc_learning_rate) <= 0:
+        positive = min(self.prusc_temperature, self.prusc_learning_rate) > 0
+        if not positive or min(self.prusc_sparsity, self.prusc_l2_to_start) < 0:
             raise HFScoreError(
-                "prusc_sparsity and prusc_pull must be at least 0, prusc_temperature and prusc_learning_rate above 0: "
-                "correct them."
+                "prusc_sparsity and prusc_l2_to_start must be at least 0, prusc_temperature and prusc_learning_rate "
+                "above 0: correct them."
             )
 
 
@@ -120,7 +125,9 @@ class PruSCTrainer(BaselineTrainer):
     def _refit_head(self, model: nn.Module) -> None:
         _, features = self.predict_features(model, self.train_dataset)
         head = classifier_head(model)  # type: ignore[arg-type]
-        weight, bias = refit(head, features, self.train_labels(), self.sample_weights(), pull=self.args.prusc_pull)
+        weight, bias = refit(
+            head, features, self.train_labels(), self.sample_weights(), l2_to_start=self.args.prusc_l2_to_start
+        )
         self.replace_head(weight, bias)
 
 

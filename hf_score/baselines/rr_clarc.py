@@ -108,6 +108,13 @@ class RRClArCTrainer(BaselineTrainer):
             self._scale = penalty.detach().clamp(min=1e-12)
         return loss + self.args.rr_clarc_lambda * penalty / self._scale, outputs
 
+    def extra_state(self) -> dict[str, Tensor]:
+        """The starting model's penalty, which a resumed run cannot measure any more."""
+        return {} if self._scale is None else {"scale": self._scale}
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        self._scale = tensors.get("scale")
+
     def latent_gradient(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
         """(B,): ∂f/∂a · h, summed over positions, with a graph."""
         probe = find_layer(model, self.args.rr_clarc_layer)

@@ -59,6 +59,13 @@ class RegionTrainer(BaselineTrainer):
             penalty = self.region_penalty(core, inputs["pixel_values"][chosen].float(), regions)
         return loss + self.strength() * penalty / self._scale, outputs
 
+    def extra_state(self) -> dict[str, Tensor]:
+        """P₀, which a resumed run cannot measure any more."""
+        return {} if self._scale is None else {"scale": torch.tensor(self._scale, dtype=torch.double)}
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        self._scale = float(tensors["scale"]) if "scale" in tensors else None
+
     def _starting_penalty(self, model: nn.Module) -> float:
         rows = [row for row, idx in enumerate(self.train_idx().tolist()) if idx in self._regions]
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(len(rows), 4 * self.batch_size)).astype(int)]

@@ -8,28 +8,32 @@ from torch import Tensor, nn
 
 from ..errors import HFScoreError
 from ..models import classifier_head
+from ..renamed import accepts_old_names
 from .base import BaselineConfig
 from .last_layer import LastLayerTrainer, class_balance, refit
 
 __all__ = ["SELFConfig", "SELFTrainer", "disagreement"]
 
 
+@accepts_old_names
 @dataclass
 class SELFConfig(BaselineConfig):
     """Configuration of [`SELFTrainer`].
 
     Parameters:
         self_share: share of the held-out images to refit on, those with the largest disagreement.
-        self_pull: weight of ‖W − W₀‖².
+        self_l2_to_start: weight of ‖W − W₀‖².
     """
 
     self_share: float = field(default=0.25, metadata={"help": "Share of held-out images to refit on."})
-    self_pull: float = field(default=1e-3, metadata={"help": "Pull towards the ERM head."})
+    self_l2_to_start: float = field(default=1e-3, metadata={"help": "Weight of the squared distance to the ERM head."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.self_share <= 1 or self.self_pull < 0:
-            raise HFScoreError("self_share must be above 0 and at most 1, and self_pull at least 0: correct them.")
+        if not 0 < self.self_share <= 1 or self.self_l2_to_start < 0:
+            raise HFScoreError(
+                "self_share must be above 0 and at most 1, and self_l2_to_start at least 0: correct them."
+            )
 
 
 class SELFTrainer(LastLayerTrainer):
@@ -54,7 +58,9 @@ class SELFTrainer(LastLayerTrainer):
         disputed = disagreement(self.predict_logits(self.reference_model, self.eval_dataset), logits)
         rows = disputed.argsort(descending=True)[: max(2, round(self.args.self_share * len(labels)))]
         head = classifier_head(self.model)  # type: ignore[arg-type]
-        return refit(head, features[rows], labels[rows], class_balance(labels[rows]), pull=self.args.self_pull)
+        return refit(
+            head, features[rows], labels[rows], class_balance(labels[rows]), l2_to_start=self.args.self_l2_to_start
+        )
 
 
 def disagreement(early: Tensor, final: Tensor) -> Tensor:

@@ -102,13 +102,13 @@ class Job:
 
     Args:
         plan: the plan.
-        set_name, model_name, seed: which of its data sets, models and seeds.
+        dataset, model_name, seed: which of its data sets, models and seeds.
         cache: folder of images, ERM models and candidates.
     """
 
-    def __init__(self, plan: Plan, set_name: str, model_name: str, seed: int, cache: str | Path) -> None:
+    def __init__(self, plan: Plan, dataset: str, model_name: str, seed: int, cache: str | Path) -> None:
         self.plan, self.seed, self.cache = plan, seed, Path(cache)
-        self.spec, self.model_spec = plan.sets[set_name], plan.models[model_name]
+        self.spec, self.model_spec = plan.datasets[dataset], plan.models[model_name]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._made_by = {"hardware": hardware(), "versions": json.dumps(versions()), "git_commit": git_commit()}
         data_options, model_options = expand(self.spec["load"]), expand(self.model_spec["load"])
@@ -283,7 +283,7 @@ class Job:
         chosen = watch.chosen
         row = {
             "key": cell.key,
-            "set": cell.set,
+            "dataset": cell.dataset,
             "model": cell.model,
             "seed": cell.seed,
             "name": cell.name,

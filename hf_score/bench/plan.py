@@ -14,14 +14,15 @@ from typing import Any
 import yaml
 
 from ..errors import HFScoreError, first_line
+from ..renamed import OPTIONS, PLAN, with_new_names
 from ..training.base_trainer import BaseTrainer
 from .methods import find_method
 
-__all__ = ["Cell", "Plan"]
+__all__ = ["Cell", "Plan", "key_of"]
 
-_SECTIONS = {"seeds", "sets", "models", "methods", "evaluations", "about"}
-_SET_FIELDS = {"load", "samples", "by_model", "title", "seeds"}
-_MODEL_FIELDS = {"load", "erm", "finetune", "sets", "title", "channels_last"}
+_SECTIONS = {"seeds", "datasets", "models", "methods", "evaluations", "about"}
+_DATASET_FIELDS = {"load", "samples", "by_model", "title", "seeds"}
+_MODEL_FIELDS = {"load", "erm", "finetune", "datasets", "title", "channels_last"}
 _METHOD_FIELDS = {
     "method",
     "name",
@@ -30,8 +31,8 @@ _METHOD_FIELDS = {
     "grid",
     "samples",
     "by_model",
-    "by_set",
-    "sets",
+    "by_dataset",
+    "datasets",
     "models",
     "seeds",
     "round",
@@ -41,9 +42,9 @@ _METHOD_FIELDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a method with its settings on one set, model and seed."""
+    """One run: a method with its settings on one data set, model and seed."""
 
-    set: str
+    dataset: str
     model: str
     seed: int
     name: str
@@ -62,17 +63,19 @@ class Cell:
     @property
     def key(self) -> str:
         """Short hash of what decides the outcome."""
-        return hashlib.sha256(self.settings.encode()).hexdigest()[:16]
+        return key_of(self.settings)
 
 
 class Plan:
     """The content of a plan file; `docs/how-to/run-a-benchmark.md` describes it.
 
+    Old words are taken with a `FutureWarning`.
+
     Args:
         path: YAML file.
 
     Raises:
-        HFScoreError: a file that cannot be read, or an unknown section, field, method, set or model.
+        HFScoreError: a file that cannot be read, or an unknown section, field, method, data set or model.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -82,32 +85,35 @@ class Plan:
         except (OSError, yaml.YAMLError) as error:
             raise HFScoreError(f"cannot read the plan {path} ({first_line(error)}): correct it.") from error
         if not isinstance(content, dict):
-            raise HFScoreError(f"the plan {path} is not a mapping: give it the sections seeds, sets, models, methods.")
+            raise HFScoreError(
+                f"the plan {path} is not a mapping: give it the sections seeds, datasets, models, methods."
+            )
+        content = _in_new_words(content, str(path))
         self._check(content, _SECTIONS, "the plan")
-        missing = {"seeds", "sets", "models", "methods"} - content.keys()
+        missing = {"seeds", "datasets", "models", "methods"} - content.keys()
         if missing:
             raise HFScoreError(f"the plan {path} has no {', '.join(sorted(missing))}: add it.")
         self.seeds: list[int] = content["seeds"]
-        self.sets: dict[str, dict[str, Any]] = content["sets"]
+        self.datasets: dict[str, dict[str, Any]] = content["datasets"]
         self.models: dict[str, dict[str, Any]] = content["models"]
         self.methods: list[dict[str, Any]] = content["methods"]
         self.evaluations: int = content.get("evaluations", 2)
         self.about: str = content.get("about", "")
-        for name, fields in self.sets.items():
-            self._check(fields, _SET_FIELDS, f"set {name}")
+        for name, fields in self.datasets.items():
+            self._check(fields, _DATASET_FIELDS, f"data set {name}")
         for name, fields in self.models.items():
             self._check(fields, _MODEL_FIELDS, f"model {name}")
         for fields in self.methods:
             self._check(fields, _METHOD_FIELDS, f"method {fields.get('name', fields.get('method'))}")
-            for kind, known in (("sets", self.sets), ("models", self.models)):
-                strange = set(fields.get(kind, ())) - known.keys()
-                if strange:
-                    raise HFScoreError(f"{path}: there are no {kind} {sorted(strange)}; there are {sorted(known)}.")
+            for kind, known in (("datasets", self.datasets), ("models", self.models)):
+                unknown = set(fields.get(kind, ())) - known.keys()
+                if unknown:
+                    raise HFScoreError(f"{path}: there are no {kind} {sorted(unknown)}; there are {sorted(known)}.")
 
     def _check(self, fields: Mapping[str, Any], known: set[str], where: str) -> None:
-        strange = sorted(set(fields) - known)
-        if strange:
-            raise HFScoreError(f"{self.path}: {where} has the field {strange[0]!r}: use one of {sorted(known)}.")
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise HFScoreError(f"{self.path}: {where} has the field {unknown[0]!r}: use one of {sorted(known)}.")
 
     def cells(self, only: Mapping[str, list[str]] | None = None) -> list[Cell]:
         """All runs, in the order in which to run them: by round, then seed, then as they stand in the plan.
@@ -115,7 +121,7 @@ class Plan:
         Two entries may share a run (`key`), a grid and an ablation for example.
 
         Args:
-            only: restrict `set`, `model`, `seed`, `name` or `round` to these values, in words.
+            only: restrict `dataset`, `model`, `seed`, `name` or `round` to these values, in words.
 
         Raises:
             HFScoreError: a value that no run of the plan has, or values that no run has together.
@@ -123,23 +129,23 @@ class Plan:
         cells = []
         for fields in self.methods:
             trainer_class = find_method(fields["method"])
-            for set_name, model_name in itertools.product(self.sets, self.models):
-                in_model = self.models[model_name].get("sets", self.sets)
-                if set_name not in fields.get("sets", self.sets) or set_name not in in_model:
+            for dataset, model_name in itertools.product(self.datasets, self.models):
+                of_model = self.models[model_name].get("datasets", self.datasets)
+                if dataset not in fields.get("datasets", self.datasets) or dataset not in of_model:
                     continue
                 if model_name not in fields.get("models", self.models):
                     continue
-                for seed in fields.get("seeds", self.sets[set_name].get("seeds", self.seeds)):
+                for seed in fields.get("seeds", self.datasets[dataset].get("seeds", self.seeds)):
                     cells += [
-                        self._cell(fields, trainer_class, set_name, model_name, seed, point) for point in _grid(fields)
+                        self._cell(fields, trainer_class, dataset, model_name, seed, point) for point in _grid(fields)
                     ]
         only = only or {}
-        words = {"name": "method"}
+        words = {"name": "method", "dataset": "data set"}
         for field, values in only.items():
             known = {str(getattr(cell, field)) for cell in cells}
-            if strange := sorted(set(values) - known):
+            if unknown := sorted(set(values) - known):
                 what, there = words.get(field, field), ", ".join(sorted(known))
-                raise HFScoreError(f"{self.path}: no run has the {what} {strange[0]!r}: use {there}.")
+                raise HFScoreError(f"{self.path}: no run has the {what} {unknown[0]!r}: use {there}.")
         wanted = [c for c in cells if all(str(getattr(c, field)) in values for field, values in only.items())]
         if cells and not wanted:
             asked = ", ".join(f"{words.get(field, field)} {' or '.join(values)}" for field, values in only.items())
@@ -150,18 +156,18 @@ class Plan:
         self,
         fields: dict[str, Any],
         trainer_class: type[BaseTrainer],
-        set_name: str,
+        dataset: str,
         model_name: str,
         seed: int,
         point: dict,
     ) -> Cell:
-        model, data = self.models[model_name], self.sets[set_name]
+        model, data = self.models[model_name], self.datasets[dataset]
         name = fields.get("name", trainer_class.name)
-        own = [fields.get("by_model", {}).get(model_name, {}), fields.get("by_set", {}).get(set_name, {})]
+        own = [fields.get("by_model", {}).get(model_name, {}), fields.get("by_dataset", {}).get(dataset, {})]
         schedule = model["erm"] if trainer_class.initial_model == "pretrained" else model["finetune"]
         config = {**schedule, **fields.get("config", {}), **point}
-        of_set = data.get("by_model", {}).get(model_name, {})
-        samples = {**data.get("samples", {}), **of_set, **fields.get("samples", {})}
+        of_model = data.get("by_model", {}).get(model_name, {})
+        samples = {**data.get("samples", {}), **of_model, **fields.get("samples", {})}
         for more in own:
             config |= {k: v for k, v in more.items() if k != "samples"}
             samples |= more.get("samples", {})
@@ -180,7 +186,7 @@ class Plan:
             "channels_last": model.get("channels_last", False),
         }
         return Cell(
-            set=set_name,
+            dataset=dataset,
             model=model_name,
             seed=seed,
             name=name,
@@ -200,6 +206,21 @@ def expand(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {k: os.path.expandvars(v) if isinstance(v, str) else v for k, v in fields.items()}
 
 
+def key_of(settings: str) -> str:
+    """Short hash of a run's settings (`Cell.settings`): what rows are recognised by."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
 def _grid(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The points of a method's grid."""
     grid = fields.get("grid", {})
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return [with_new_names(point, OPTIONS, where="the plan's grid") for point in points]
+
+
+def _in_new_words(content: Any, where: str) -> Any:
+    """A plan's content under its new names. Those of a grid stay: the new names depend on the values."""
+    if not isinstance(content, dict):
+        return [_in_new_words(part, where) for part in content] if isinstance(content, list) else content
+    fields = {name: part if name == "grid" else _in_new_words(part, where) for name, part in content.items()}
+    return with_new_names(fields, {**OPTIONS, **PLAN}, where=where)

@@ -21,21 +21,21 @@ _COLOURS = {"score": "#c1272d", "erm": "#555555", "continued_erm": "#888888"}
 
 
 def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
-    """Worst group (mean over seeds, whiskers: standard deviation) of every method against what it is told."""
+    """Worst group (mean over seeds, whiskers: standard deviation) of every method against its supervision."""
     runs = chosen_runs(rows[rows["ablation"].isna()])
     figure, axes = _panels(plan, runs)
-    for axis, (set_name, model) in axes:
-        here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
+    for axis, (dataset, model) in axes:
+        here = runs[(runs["dataset"] == dataset) & (runs["model"] == model)]
         names = ordered_names(plan, here)
-        told = [_level(here.loc[here["name"] == name, "kinds"].iloc[0]) for name in names]
-        for place, name in enumerate(names):
+        levels = [_level(here.loc[here["name"] == name, "kinds"].iloc[0]) for name in names]
+        for position, name in enumerate(names):
             values = 100 * here.loc[here["name"] == name, "worst_group_accuracy"].astype(float)
             spread = values.std() if len(values) > 1 else 0.0
             axis.errorbar(
-                values.mean(), place, xerr=spread, fmt="o", ms=3.5, lw=1, color=_COLOURS.get(name, "#2b6cb0")
+                values.mean(), position, xerr=spread, fmt="o", ms=3.5, lw=1, color=_COLOURS.get(name, "#2b6cb0")
             )
-        for number, level in enumerate(dict.fromkeys(told)):
-            first, last = told.index(level) - 0.5, len(told) - told[::-1].index(level) - 0.5
+        for number, level in enumerate(dict.fromkeys(levels)):
+            first, last = levels.index(level) - 0.5, len(levels) - levels[::-1].index(level) - 0.5
             axis.axhspan(first, last, color="#f1f1f1" if number % 2 == 0 else "white", lw=0, zorder=0)
             words = textwrap.fill(level, 18 if last - first > 1 else 30)
             axis.text(104, (first + last) / 2, words, fontsize=5, color="#555555", va="center")
@@ -49,22 +49,22 @@ def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
 
 
 def _level(kinds: str) -> str:
-    """The strongest of what a method is told, in words."""
+    """The strongest supervision of a method, in words."""
     words = list(SUPERVISION_KINDS.values())
-    told = [list(SUPERVISION_KINDS).index(kind) for kind in kinds.split(",") if kind]
-    return words[max(told)] if told else "class labels alone"
+    found = [list(SUPERVISION_KINDS).index(kind) for kind in kinds.split(",") if kind]
+    return words[max(found)] if found else "class labels alone"
 
 
 def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:
-    """Worst group and plain accuracy of every method (end of the arrow), from where ERM is (its beginning)."""
+    """Worst group and average accuracy of every method (end of the arrow), from where ERM is (its beginning)."""
     runs = chosen_runs(rows[rows["ablation"].isna()])
     figure, axes = _panels(plan, runs)
-    for axis, (set_name, model) in axes:
-        here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
+    for axis, (dataset, model) in axes:
+        here = runs[(runs["dataset"] == dataset) & (runs["model"] == model)]
         names = [name for name in ordered_names(plan, here) if name != "erm"][::-1]
         start = here[here["name"] == "erm"]
         for column, colour, label in (
-            ("accuracy", "#999999", "plain"),
+            ("accuracy", "#999999", "average"),
             ("worst_group_accuracy", "#c1272d", "worst group"),
         ):
             before = 100 * start[column].astype(float).mean() if len(start) else np.nan
@@ -82,7 +82,7 @@ def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:
 
 
 def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
-    """Worst group and plain accuracy of SCORE against λ.
+    """Worst group and average accuracy of SCORE against λ.
 
     Of runs that differ in λ alone; None where there are none.
     """
@@ -94,11 +94,11 @@ def against_lambda(plan: Plan, rows: pd.DataFrame) -> Figure | None:
     if not len(runs):
         return None
     figure, axes = _panels(plan, runs)
-    for axis, (set_name, model) in axes:
-        here = runs[(runs["set"] == set_name) & (runs["model"] == model)]
+    for axis, (dataset, model) in axes:
+        here = runs[(runs["dataset"] == dataset) & (runs["model"] == model)]
         for column, colour, label in (
             ("worst_group_accuracy", "#c1272d", "worst group"),
-            ("accuracy", "#999999", "plain"),
+            ("accuracy", "#999999", "average"),
         ):
             by = here.groupby("λ")[column].agg(["mean", "std"]) * 100
             axis.errorbar(by.index, by["mean"], by["std"], fmt="o-", ms=4, lw=1, color=colour, label=label)
@@ -123,18 +123,18 @@ def _legend(figure: Figure, axes: list[tuple[Any, tuple[str, str]]]) -> None:
 
 
 def _panels(plan: Plan, rows: pd.DataFrame) -> tuple[Figure, list[tuple[Any, tuple[str, str]]]]:
-    there = set(zip(rows["set"], rows["model"], strict=True))
-    places = [(s, m) for s in plan.sets for m in plan.models if (s, m) in there]
-    columns = min(2, len(places))  # legible at the width of a page
-    lines = -(-len(places) // columns)
+    there = set(zip(rows["dataset"], rows["model"], strict=True))
+    panels = [(d, m) for d in plan.datasets for m in plan.models if (d, m) in there]
+    columns = min(2, len(panels))  # legible at the width of a page
+    lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.9 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis in grid[len(places) :]:
+    for axis in grid[len(panels) :]:
         axis.set_visible(False)
-    for axis, (set_name, model) in zip(grid, places, strict=False):
-        title = f"{plan.sets[set_name].get('title', set_name)}\n{plan.models[model].get('title', model)}"
+    for axis, (dataset, model) in zip(grid, panels, strict=False):
+        title = f"{plan.datasets[dataset].get('title', dataset)}\n{plan.models[model].get('title', model)}"
         axis.set_title(title, fontsize=7)
         axis.tick_params(labelsize=6)
         axis.set_ylabel("accuracy, %", fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(zip(grid, places, strict=False))
+    return figure, list(zip(grid, panels, strict=False))

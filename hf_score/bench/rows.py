@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +12,16 @@ import pandas as pd
 
 from ..errors import HFScoreError, first_line
 from ..files import write_bytes
-from .plan import Cell, Plan
+from ..renamed import OPTIONS, PLAN, with_new_names
+from .plan import Cell, Plan, key_of
 
 __all__ = ["RowFile", "best_evaluation", "rows_of"]
 
 
 class RowFile:
     """A parquet file of rows; `key` says which run a row is of.
+
+    Rows that were written under old names of columns and options are read under the new ones, with their keys.
 
     Args:
         path: the file; it need not exist.
@@ -31,7 +35,7 @@ class RowFile:
         self.rows = pd.DataFrame()
         if self.path.is_file():
             try:
-                self.rows = pd.read_parquet(self.path)
+                self.rows = _in_new_words(pd.read_parquet(self.path))
             except (OSError, ValueError) as error:
                 raise HFScoreError(
                     f"cannot read {path} ({first_line(error)}): give rows of `hf-score bench`, or move it."
@@ -46,9 +50,28 @@ class RowFile:
         """Add a row, in place of an older one of the same key, and write the file."""
         older = self.rows[self.rows["key"] != row["key"]] if len(self.rows) else self.rows
         self.rows = pd.DataFrame([*older.to_dict("records"), row])
+        self.write()
+
+    def write(self) -> None:
+        """Write the file, whole."""
         buffer = io.BytesIO()
         self.rows.to_parquet(buffer, index=False)
         write_bytes(self.path, buffer.getvalue())
+
+
+def _in_new_words(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.rename(columns={old: new for old, new in PLAN.items() if old in rows and isinstance(new, str)})
+    if "settings" in rows:
+        rows["settings"] = rows["settings"].map(_settings_in_new_words)
+        rows["key"] = rows["settings"].map(key_of)
+    return rows
+
+
+def _settings_in_new_words(settings: str) -> str:
+    fields = json.loads(settings)
+    if not OPTIONS.keys() & fields["config"].keys():
+        return settings
+    return json.dumps({**fields, "config": with_new_names(fields["config"])}, sort_keys=True)
 
 
 def rows_of(plan: Plan, store: RowFile) -> pd.DataFrame:
@@ -69,7 +92,7 @@ def rows_of(plan: Plan, store: RowFile) -> pd.DataFrame:
 
 def _run_of(cell: Cell) -> tuple[str, str, str, int]:
     """What the points of a grid have in common."""
-    return cell.name, cell.set, cell.model, cell.seed
+    return cell.name, cell.dataset, cell.model, cell.seed
 
 
 def best_evaluation(history: Sequence[dict[str, Any]], *, by: Literal["selection", "validation"]) -> dict[str, Any]:

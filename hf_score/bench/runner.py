@@ -57,7 +57,7 @@ def run_plan(
     for cell, row, problem in _outcomes(plan, missing, Path(cache), workers):
         done += 1
         point = "".join(f", {name} {value}" for name, value in cell.grid_point.items() if value is not None)
-        where = f"[{done}/{total}] {cell.set}, {cell.model}, seed {cell.seed}, {cell.title}{point}"
+        where = f"[{done}/{total}] {cell.dataset}, {cell.model}, seed {cell.seed}, {cell.title}{point}"
         if row is None:
             failed.append(where)
             print(f"{where}: FAILED\n{problem}", flush=True)
@@ -65,7 +65,7 @@ def run_plan(
         store.add(row)
         left = (time.monotonic() - began) / done * (total - done)
         print(
-            f"{where}: worst group {100 * row['worst_group_accuracy']:.1f} %, plain {100 * row['accuracy']:.1f} %, "
+            f"{where}: worst group {100 * row['worst_group_accuracy']:.1f} %, average {100 * row['accuracy']:.1f} %, "
             f"{row['wall_seconds']:.0f} s; {left / 60:.0f} min left",
             flush=True,
         )
@@ -79,7 +79,7 @@ _Outcome = tuple[Cell, dict[str, Any] | None, str]
 
 def _outcomes(plan: Plan, cells: list[Cell], cache: Path, workers: int) -> Iterator[_Outcome]:
     # Cells of one job follow each other, so that its data are loaded once. Stable: rounds and seeds keep their order.
-    order = {job: place for place, job in enumerate(dict.fromkeys(map(_job_of, cells)))}
+    order = {job: position for position, job in enumerate(dict.fromkeys(map(_job_of, cells)))}
     portions = [list(portion) for _, portion in groupby(sorted(cells, key=lambda c: order[_job_of(c)]), key=_job_of)]
     if workers == 1:
         for portion in portions:
@@ -112,7 +112,7 @@ def _outcomes(plan: Plan, cells: list[Cell], cache: Path, workers: int) -> Itera
 
 
 def _job_of(cell: Cell) -> tuple[int, int, str, str]:
-    return cell.round, cell.seed, cell.set, cell.model
+    return cell.round, cell.seed, cell.dataset, cell.model
 
 
 def _serve(plan: Plan, cache: Path, threads: int, todo: Any, outcomes: Any) -> None:
@@ -135,7 +135,7 @@ def _work(plan: Plan, cells: list[Cell], cache: Path) -> Iterator[_Outcome]:
     job: Job | None = None
     for cell in cells:
         try:
-            job = job or Job(plan, cell.set, cell.model, cell.seed, cache)
+            job = job or Job(plan, cell.dataset, cell.model, cell.seed, cache)
             yield cell, job.run(cell), ""
         except Exception:  # one method's failure must not stop the night's runs
             yield cell, None, traceback.format_exc()

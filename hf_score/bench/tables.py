@@ -13,12 +13,13 @@ from ..report.summary import spread
 from .plan import Plan
 from .rows import best_evaluation
 
-__all__ = ["chosen_runs", "overview", "render_tables", "set_table"]
+__all__ = ["chosen_runs", "dataset_table", "overview", "render_tables"]
 
 ORACLE = "†"
 NOTE = (
     "Mean ± standard deviation over seeds, in %. Every figure is of the evaluation with the best label-free estimate; "
     f"{ORACLE} is chosen by the worst group of a validation set with group labels instead, which only an oracle has. "
+    "*Average*: accuracy over all test images. "
     "*Relevance*: share of the positive relevance inside the true region of the attribute, test images. *Flips*: "
     "share of rightly classified test images that change class when the region of another class's image is inserted."
 )
@@ -27,7 +28,7 @@ NOTE = (
 COLUMNS = {
     "worst group": ("worst_group_accuracy", False),
     f"worst group {ORACLE}": ("worst_group_accuracy", True),
-    "plain": ("accuracy", False),
+    "average": ("accuracy", False),
     "mean of groups": ("mean_group_accuracy", False),
     "weighted": ("weighted_accuracy", False),
     "relevance": ("relevance_in_region", False),
@@ -36,7 +37,7 @@ COLUMNS = {
 
 
 def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
-    """One row per set, model, method name and seed: of a grid's runs the one a choice takes.
+    """One row per data set, model, method name and seed: of a grid's runs the one a choice takes.
 
     Args:
         rows: rows of a `RowFile`.
@@ -52,19 +53,19 @@ def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
     else:
         rows["_by"] = rows["selection"].astype(float).fillna(0.0)
     rows = rows.sort_values(["_by", "key"])  # of equals always the same one
-    return rows.groupby(["set", "model", "name", "seed"], sort=False).tail(1).drop(columns="_by").sort_index()
+    return rows.groupby(["dataset", "model", "name", "seed"], sort=False).tail(1).drop(columns="_by").sort_index()
 
 
-def set_table(rows: pd.DataFrame, set_name: str, model: str, names: Sequence[str]) -> pd.DataFrame:
-    """All columns for one set and model: a line per method that has rows."""
-    here = rows[(rows["set"] == set_name) & (rows["model"] == model)]
+def dataset_table(rows: pd.DataFrame, dataset: str, model: str, names: Sequence[str]) -> pd.DataFrame:
+    """All columns for one data set and model: a line per method that has rows."""
+    here = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
     runs, by_oracle = chosen_runs(here), chosen_runs(here, oracle=True)
     lines = []
     for name in names:
         mine = runs[runs["name"] == name]
         if not len(mine):
             continue
-        line = {"method": mine["title"].iloc[0], "told": _told(mine["kinds"].iloc[0])}
+        line = {"method": mine["title"].iloc[0], "supervision": _supervision(mine["kinds"].iloc[0])}
         for heading, (column, oracle) in COLUMNS.items():
             of = by_oracle[by_oracle["name"] == name] if oracle else mine
             line[heading] = _percent(of[column])
@@ -75,21 +76,21 @@ def set_table(rows: pd.DataFrame, set_name: str, model: str, names: Sequence[str
 
 
 def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
-    """Worst group of every method (ablations apart) on every set and model, in the order of what they are told."""
+    """Worst group of every method (ablations apart) on every data set and model, in the order of their supervision."""
     runs = chosen_runs(rows[rows["ablation"].isna()], oracle=oracle)
     lines = []
     for name in ordered_names(plan, runs):
         mine = runs[runs["name"] == name]
-        line = {"method": mine["title"].iloc[0], "told": _told(mine["kinds"].iloc[0])}
-        for set_name, model in _places(plan, rows):
-            cell = mine[(mine["set"] == set_name) & (mine["model"] == model)]
-            line[f"{set_name}, {model}"] = _percent(cell["worst_group_accuracy"])
+        line = {"method": mine["title"].iloc[0], "supervision": _supervision(mine["kinds"].iloc[0])}
+        for dataset, model in _panels(plan, rows):
+            cell = mine[(mine["dataset"] == dataset) & (mine["model"] == model)]
+            line[f"{dataset}, {model}"] = _percent(cell["worst_group_accuracy"])
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def render_tables(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex"] = "markdown") -> str:
-    """Every table of a plan: the overview, one for each set and model, and the ablations."""
+    """Every table of a plan: the overview, one for each data set and model, and the ablations."""
     main, ablations = rows[rows["ablation"].isna()], rows[rows["ablation"].notna()]
     parts = []
     if form == "markdown":
@@ -100,36 +101,37 @@ def render_tables(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "
     parts += [_titled("Worst group, label-free choice", overview(plan, main), form)]
     parts += [_titled(f"Worst group {ORACLE}, an oracle's choice", overview(plan, main, oracle=True), form)]
     names = ordered_names(plan, main)
-    for set_name, model in _places(plan, main):
-        title = f"{plan.sets[set_name].get('title', set_name)}; {plan.models[model].get('title', model)}"
-        parts.append(_titled(title, set_table(main, set_name, model, names), form))
-    for set_name, model in _places(plan, ablations):
+    for dataset, model in _panels(plan, main):
+        title = f"{plan.datasets[dataset].get('title', dataset)}; {plan.models[model].get('title', model)}"
+        parts.append(_titled(title, dataset_table(main, dataset, model, names), form))
+    for dataset, model in _panels(plan, ablations):
         ablated = (m["name"] for m in plan.methods if m.get("ablation"))
-        compared = list(dict.fromkeys(["continued_erm", "score", *ablated]))  # entries of several sets share a name
-        title = f"Ablations: {plan.sets[set_name].get('title', set_name)}; {plan.models[model].get('title', model)}"
-        parts.append(_titled(title, set_table(rows, set_name, model, compared), form))
+        compared = list(dict.fromkeys(["continued_erm", "score", *ablated]))  # entries may share a name
+        title = f"Ablations: {plan.datasets[dataset].get('title', dataset)}; {plan.models[model].get('title', model)}"
+        parts.append(_titled(title, dataset_table(rows, dataset, model, compared), form))
     return "\n".join(parts)
 
 
 def ordered_names(plan: Plan, rows: pd.DataFrame) -> list[str]:
     """The method names that have rows: less supervision first, then as in the plan."""
-    place = {m.get("name", m["method"]): n for n, m in enumerate(plan.methods)}
+    position = {m.get("name", m["method"]): n for n, m in enumerate(plan.methods)}
     kinds = list(SUPERVISION_KINDS)
     found = rows.drop_duplicates("name")
 
     def order(pair: tuple[str, str]) -> tuple[int, int]:
-        name, told = pair
-        return max((kinds.index(k) + 1 for k in told.split(",") if k), default=0), place.get(name, len(place))
+        name, declared = pair
+        strongest = max((kinds.index(kind) + 1 for kind in declared.split(",") if kind), default=0)
+        return strongest, position.get(name, len(position))
 
     return [name for name, _ in sorted(zip(found["name"], found["kinds"], strict=True), key=order)]
 
 
-def _places(plan: Plan, rows: pd.DataFrame) -> list[tuple[str, str]]:
-    there = set(zip(rows["set"], rows["model"], strict=True)) if len(rows) else set()
-    return [(s, m) for s in plan.sets for m in plan.models if (s, m) in there]
+def _panels(plan: Plan, rows: pd.DataFrame) -> list[tuple[str, str]]:
+    there = set(zip(rows["dataset"], rows["model"], strict=True)) if len(rows) else set()
+    return [(d, m) for d in plan.datasets for m in plan.models if (d, m) in there]
 
 
-def _told(kinds: str) -> str:
+def _supervision(kinds: str) -> str:
     return " + ".join(SUPERVISION_KINDS[kind] for kind in kinds.split(",") if kind) or "–"
 
 
@@ -164,7 +166,7 @@ def _titled(title: str, table: pd.DataFrame, form: str) -> str:
 
 
 def _latex(text: str) -> str:
-    for plain, escaped in (
+    for character, escaped in (
         ("\\", r"\textbackslash{}"),
         ("&", r"\&"),
         ("%", r"\%"),
@@ -177,5 +179,5 @@ def _latex(text: str) -> str:
         ("–", "--"),
         ("|", r"\textbar{}"),
     ):
-        text = text.replace(plain, escaped)
+        text = text.replace(character, escaped)
     return text

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import HfArgumentParser
 
 from ..errors import HFScoreError
+from ..renamed import in_new_words
 from ..training import SCOREConfig
 
 __all__ = ["RunArguments", "parse_arguments"]
@@ -155,7 +156,9 @@ def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[R
     parser = HfArgumentParser([RunArguments, SCOREConfig], prog=prog, allow_abbrev=False)  # type: ignore[list-item]
     parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     try:
-        arguments, config, rest = parser.parse_args_into_dataclasses(_apart(words), return_remaining_strings=True)
+        arguments, config, rest = parser.parse_args_into_dataclasses(
+            _apart(in_new_words(words)), return_remaining_strings=True
+        )
     except ValueError as error:  # TrainingArguments refuses combinations of its own
         raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
     if rest:

@@ -16,8 +16,8 @@ __all__ = ["CHANGES", "methods_of", "random_hits", "random_samples"]
 
 #: key → the fields of the configuration that make the control.
 CHANGES: dict[str, dict[str, Any]] = {
-    "continued_erm": {"score_lambda": 0.0},
-    "exchange_only": {"score_lambda": 1e-9},  # the copies stay, the penalty weighs nothing
+    "continued_erm": {"score_lambda": 0.0, "score_exchange_weight": 0.0},  # samples measure reliance alone
+    "exchange_only": {"score_lambda": 0.0},
     "random_neurons": {"score_random_neurons": True},
 }
 
@@ -26,7 +26,7 @@ def methods_of(config: SCOREConfig, *, controls: bool) -> list[str]:
     """The methods of a run: without `controls` ERM and SCORE alone."""
     if not controls:
         return ["erm", "score"]
-    return [key for key in METHODS if key != "random_neurons" or config.score_penalised != "difference"]
+    return [key for key in METHODS if key != "random_neurons" or config.score_penalty == "neurons"]
 
 
 def random_hits(

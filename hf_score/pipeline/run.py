@@ -84,7 +84,7 @@ class SeedRun:
             # The report shows held-out accuracy per epoch, and curves of loss and penalty.
             steps = min(config.logging_steps, 10)
             config = dataclasses.replace(config, eval_strategy="epoch", logging_steps=steps)
-        self.arguments, self.config = arguments, config
+        self.arguments, self.config = arguments, config.with_defaults(samples=True)
         self.workspace = workspace or _workspace(arguments, config)
         self.is_main_process = self.folder.state.is_main_process
 

@@ -1,9 +1,19 @@
-"""Fine-tuning: `BaseTrainer`, which no group label can enter, and on top of it `SCORETrainer` with the penalty."""
+"""Fine-tuning: `BaseTrainer`, which no group label can enter, and on top of it `SCORETrainer` with its penalties."""
 
 from .base_config import BaseConfig
 from .base_trainer import BaseTrainer
+from .penalties import MarginPenalty, NeuronPenalty, Penalty
 from .score_config import SCOREConfig
 from .score_trainer import SCORETrainer
 from .supervision import Supervision
 
-__all__ = ["BaseConfig", "BaseTrainer", "SCOREConfig", "SCORETrainer", "Supervision"]
+__all__ = [
+    "BaseConfig",
+    "BaseTrainer",
+    "MarginPenalty",
+    "NeuronPenalty",
+    "Penalty",
+    "SCOREConfig",
+    "SCORETrainer",
+    "Supervision",
+]

@@ -17,24 +17,25 @@ import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import EvalPrediction, PreTrainedModel, TimmWrapperForImageClassification, Trainer
+from transformers import EvalPrediction, PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data import ImageCollator
-from ..errors import DataError, ModelError
+from ..errors import DataError
 from ..evaluation import group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
-from ..models import base_model_id, checkpoint_state, describe_model
+from ..models import base_model_id, describe_model
 from ..provenance import provenance
 from .base_config import GROUP_METRICS, BaseConfig
+from .checkpoints import CheckpointedTrainer
 from .columns import class_labels, column, refuse_groups_in_selection, refuse_groups_in_training
 from .samplers import WeightedSampler
 
 __all__ = ["BaseTrainer", "eval_mode"]
 
 
-class BaseTrainer(Trainer):
+class BaseTrainer(CheckpointedTrainer):
     """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
 
     Args:
@@ -97,6 +98,29 @@ class BaseTrainer(Trainer):
             self.model.add_model_tags(list(self._tag_names))
         self.group_names = group_names
         self.results: dict[str, Any] | None = None
+        self._num_items_in_batch: Tensor | int | None = None
+
+    # ---- Loss ----
+
+    def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Any) -> tuple[Tensor, Any]:
+        """The objective of one training micro-batch: the one method that a method of training overrides.
+
+        Args:
+            model: in train mode, perhaps wrapped.
+            inputs: `pixel_values` (B, 3, H, W) and `labels` (B,).
+            idx: (B,), the stable ids of the images; None where the batches carry none.
+
+        Returns:
+            a mean over the micro-batch, and the model's outputs. Default: the cross-entropy of `Trainer`.
+        """
+        loss, outputs = super().compute_loss(model, dict(inputs), True, self._num_items_in_batch)
+        return loss * self.current_gradient_accumulation_steps if self._scales_loss else loss, outputs
+
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether `batch_loss` is another than `Trainer`'s; where it is not, training is that of `Trainer` to the
+        bit."""
+        return type(self).batch_loss is not BaseTrainer.batch_loss
 
     def compute_loss(
         self,
@@ -105,10 +129,25 @@ class BaseTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """`Trainer.compute_loss`, after `prepare_for_training`."""
+        """`batch_loss` while training with a loss of its own, else that of `Trainer`."""
+        idx = inputs.pop("idx", None)
         if model.training:
             self.prepare_for_training(model)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not (model.training and self.has_own_loss):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._num_items_in_batch = num_items_in_batch
+        loss, outputs = self.batch_loss(model, inputs, idx)
+        loss = loss / self.current_gradient_accumulation_steps if self._scales_loss else loss
+        return (loss, outputs) if return_outputs else loss
+
+    @property
+    def _scales_loss(self) -> bool:
+        """Whether `Trainer`'s loss is divided by the accumulation steps already, so that `training_step` does not."""
+        scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
+        if scaled is not None:
+            return scaled
+        by_items = self.model_accepts_loss_kwargs and self._num_items_in_batch is not None
+        return by_items or self.compute_loss_func is not None
 
     def prepare_for_training(self, model: nn.Module) -> None:
         """BatchNorm in eval mode where asked: here, because `training_step` has just switched all to train mode."""
@@ -117,15 +156,7 @@ class BaseTrainer(Trainer):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _batch_mean(self, loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """A mean over a micro-batch, as `training_step` expects it: divided by the accumulation steps only where the
-        base loss is too."""
-        scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
-        if scaled is None:
-            scaled = (
-                self.model_accepts_loss_kwargs and num_items_in_batch is not None
-            ) or self.compute_loss_func is not None
-        return loss / self.current_gradient_accumulation_steps if scaled else loss
+    # ---- How images are drawn ----
 
     def sample_weights(self) -> Tensor | None:
         """(N,): how often each training image is drawn, in proportion; None for every image once per epoch."""
@@ -172,47 +203,7 @@ class BaseTrainer(Trainer):
         """What a checkpoint may be chosen by without group labels: `selection`, here the worst class's accuracy."""
         return {} if worst_class_accuracy is None else {"selection": worst_class_accuracy}
 
-    # ---- Checkpoints ----
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load strictly: the base class loses renamed ViT keys silently (transformers#43701, #48805)."""
-        if self._is_plain_checkpoint(resume_from_checkpoint):
-            self._load_strictly(resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        """Load strictly, for the same reason."""
-        best = self.state.best_model_checkpoint
-        if best is not None and self._is_plain_checkpoint(best):
-            self._load_strictly(best)
-        else:
-            super()._load_best_model()
-
-    def _is_plain_checkpoint(self, folder: str) -> bool:
-        sharded_training = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        plain = isinstance(self.model, PreTrainedModel) and (Path(folder) / "config.json").is_file()
-        return plain and not sharded_training
-
-    def _load_strictly(self, folder: str) -> None:
-        assert isinstance(self.model, PreTrainedModel)
-        load: Any = type(self.model).from_pretrained
-        loaded, info = load(folder, dtype=next(self.model.parameters()).dtype, output_loading_info=True)
-        if info["missing_keys"] or info["mismatched_keys"]:
-            lost = sorted(info["missing_keys"])[:3] or sorted(map(str, info["mismatched_keys"]))[:3]
-            raise ModelError(f"checkpoint {folder} does not hold {lost}: it is not a checkpoint of this model.")
-        self.model.load_state_dict(loaded.state_dict(), strict=True)
-
     # ---- Publishing ----
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save a timm model by timm's names, and leave no pickle beside the weights: `training_args.bin` holds local
-        paths, and nobody should load it."""
-        if isinstance(self.model, TimmWrapperForImageClassification):
-            state_dict = checkpoint_state(self.model, state_dict)
-        super()._save(output_dir, state_dict=state_dict)
-        if self.args.should_save:
-            (Path(output_dir or self.args.output_dir or ".") / "training_args.bin").unlink(missing_ok=True)
 
     def create_model_card(
         self,

@@ -3,7 +3,7 @@
 Two measures of the contribution: what exchanging the region changes (`margin_difference`, the default), and the
 strength of the shortcut neurons at the probe layer (`score_penalty`, the paper's).
 
-Nothing here touches models, disks or processes. `hf_score.training.score_trainer` feeds it.
+Nothing here touches models, disks or processes. `hf_score.training.penalties` feeds it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Reading",
+    "Granularity",
     "activation_strength",
     "positive_total",
     "score_penalty",
     "shortcut_relevance",
 ]
 
-Reading = Literal["channel", "spatial"]
+Granularity = Literal["channel", "spatial"]
 
 
-def shortcut_relevance(relevance: Tensor, *, reading: Reading, total: Tensor | None = None) -> Tensor:
+def shortcut_relevance(relevance: Tensor, *, granularity: Granularity, total: Tensor | None = None) -> Tensor:
     """Turn the relevance of masked images at the probe layer into the weights r of the penalty.
 
     r = ReLU(LRP of the class logit at layer l for the masked image), from SCORE (arXiv 2605.13340, figure 1 B).
@@ -32,7 +32,7 @@ def shortcut_relevance(relevance: Tensor, *, reading: Reading, total: Tensor | N
 
     Args:
         relevance: (B, P, C), relevance of P positions (pixels or tokens) and C neurons.
-        reading: `"spatial"` keeps the positions; `"channel"` sums the positive relevance over them first.
+        granularity: `"spatial"` keeps the positions; `"channel"` sums the positive relevance over them first.
         total: (B,), what to divide by instead: the sums of the starting model, so that relevance computed anew later
             fades with the shortcut instead of turning to whatever is left.
 
@@ -41,7 +41,7 @@ def shortcut_relevance(relevance: Tensor, *, reading: Reading, total: Tensor | N
         (with `total`: to what is left of it), or to 0 where nothing was positive. Detached.
     """
     positive = relevance.detach().clamp(min=0)
-    if reading == "channel":
+    if granularity == "channel":
         positive = positive.sum(dim=1, keepdim=True)
     total = positive_total(relevance)[:, None, None] if total is None else total[:, None, None]
     return torch.where(total > 0, positive / total.clamp(min=torch.finfo(positive.dtype).tiny), 0.0)
@@ -52,7 +52,7 @@ def positive_total(relevance: Tensor) -> Tensor:
     return relevance.detach().clamp(min=0).sum(dim=(1, 2))
 
 
-def activation_strength(activation: Tensor, *, reading: Reading) -> Tensor:
+def activation_strength(activation: Tensor, *, granularity: Granularity) -> Tensor:
     """The non-negative strength |a| of each neuron.
 
     The paper multiplies r with the activation itself. After a ReLU the two are the same. Where activations carry a
@@ -62,25 +62,25 @@ def activation_strength(activation: Tensor, *, reading: Reading) -> Tensor:
 
     Args:
         activation: (B, P, C).
-        reading: `"spatial"` keeps the positions, `"channel"` takes the mean over them.
+        granularity: `"spatial"` keeps the positions, `"channel"` takes the mean over them.
 
     Returns:
         (B, P, C) or (B, 1, C), ≥ 0.
     """
     strength = activation.abs()
-    return strength.mean(dim=1, keepdim=True) if reading == "channel" else strength
+    return strength.mean(dim=1, keepdim=True) if granularity == "channel" else strength
 
 
-def score_penalty(activation: Tensor, weights: Tensor, *, reading: Reading) -> Tensor:
+def score_penalty(activation: Tensor, weights: Tensor, *, granularity: Granularity) -> Tensor:
     """P of each sample = Σ_k r_k · |a_k| (SCORE, arXiv 2605.13340, figure 1 B; |·| is ours: `activation_strength`).
 
     Args:
         activation: (B, P, C), activations of the original images at the probe layer.
-        weights: r from `shortcut_relevance` of the masked images, with the same `reading`.
-        reading: `"channel"` or `"spatial"`.
+        weights: r from `shortcut_relevance` of the masked images, with the same `granularity`.
+        granularity: `"channel"` or `"spatial"`.
 
     Returns:
         (B,), ≥ 0, float32 (bfloat16 sums over 10⁵ products lose the small ones).
     """
-    strength = activation_strength(activation.float(), reading=reading)
+    strength = activation_strength(activation.float(), granularity=granularity)
     return (weights.float() * strength).sum(dim=(1, 2))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from hf_score.bench import Plan, RowFile, find_method, rows_of, run_plan, write_tables
+from hf_score.bench import TRAINERS, Plan, RowFile, find_method, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
 from hf_score.bench.plots import against_lambda
 from hf_score.bench.tables import chosen_runs, render_tables
@@ -20,7 +20,7 @@ from hf_score.training.supervision import in_words
 
 PLAN = {
     "seeds": [0],
-    "sets": {"fashion": {"load": {"dataset": "fashion_patch", "num_train": 300}, "samples": {"mask_area": 0.1}}},
+    "datasets": {"fashion": {"load": {"dataset": "fashion_patch", "num_train": 300}, "samples": {"mask_area": 0.1}}},
     "models": {
         "cnn": {
             "load": {"name_or_path": "test_resnet", "from_scratch": True, "image_size": 32},
@@ -137,7 +137,7 @@ def test_several_processes_give_the_same_rows(bench, tmp_path):
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(bench, tmp_path, capsys):
     methods = [
-        {"method": "score", "config": {"score_layer": "nowhere", "score_penalised": "activation"}},
+        {"method": "score", "config": {"score_layer": "nowhere", "score_penalty": "neurons"}},
         *PLAN["methods"][:1],
     ]
     with pytest.raises(HFScoreError, match=r"1 of 2 runs failed.*SCORE"):
@@ -152,7 +152,7 @@ def test_a_grid_is_chosen_from_by_the_label_free_estimate_or_by_an_oracle():
             {"worst_group_accuracy": wga, "accuracy": 0.5, "mean_group_accuracy": 0.5, "weighted_accuracy": 0.5}
         ]
         history[0]["validation"] = validation
-        names = {"set": "s", "model": "m", "name": "n", "seed": 0, "key": str(wga)}
+        names = {"dataset": "s", "model": "m", "name": "n", "seed": 0, "key": str(wga)}
         return {**names, "selection": selection, "worst_group_accuracy": wga, "history": json.dumps(history)}
 
     rows = pd.DataFrame([run(0.9, 0.1, 0.2), run(0.8, 0.6, 0.7)])
@@ -234,7 +234,7 @@ def test_tables_do_not_depend_on_the_order_of_rows(bench):
     ("changes", "message"),
     [
         ({"methods": [{"method": "scor"}]}, "there is no method 'scor': did you mean 'score'"),
-        ({"methods": [{"method": "erm", "sets": ["nope"]}]}, "there are no sets"),
+        ({"methods": [{"method": "erm", "datasets": ["nope"]}]}, "there are no datasets"),
         ({"methods": [{"method": "erm", "lambda": 1}]}, "method erm has the field 'lambda'"),
         ({"models": {"cnn": {"weights": 1}}}, "model cnn has the field 'weights'"),
         ({"speed": 1}, "the plan has the field 'speed'"),
@@ -281,5 +281,77 @@ def test_a_method_is_given_what_it_declares_and_nothing_else(bench):
 
 
 def test_every_method_can_be_named():
+    for name, trainer in TRAINERS.items():
+        assert find_method(name) is trainer and trainer.name == name
+        with pytest.raises(HFScoreError, match=f"there is no method '{name}x': did you mean '{name}'"):
+            find_method(f"{name}x")
+        words = in_words(trainer.supervision_kinds)
+        assert words.count(" + ") == len(trainer.supervision_kinds) and words.startswith("class labels")
     assert in_words(find_method("score").supervision_kinds) == "class labels + decisions"
-    assert find_method("erm").supervision_kinds == ()
+    with pytest.raises(HFScoreError, match=r"there is no method 'zzz': use one of erm, .*, score"):
+        find_method("zzz")
+
+
+# ---- Words of the release before ----
+
+OLD_CONFIG = {"score_penalised": "activation", "score_reading": "channel", "score_swap_weight": 0.5}
+NEW_CONFIG = {
+    "score_penalty": "neurons",
+    "score_neuron_strength": "activation",
+    "score_granularity": "channel",
+    "score_exchange_weight": 0.5,
+}
+
+
+def plan_of_methods(folder, config, *, old):
+    """A plan whose models and methods name data sets and options, in old words or in new ones."""
+    datasets, by_dataset = ("sets", "by_set") if old else ("datasets", "by_dataset")
+    weight = "score_swap_weight" if old else "score_exchange_weight"
+    methods = [
+        {"method": "score", "config": config, datasets: ["fashion"], by_dataset: {"fashion": {weight: 0.25}}},
+        {"method": "score", "name": "grid", "grid": {weight: [0.0, None]}},
+    ]
+    models = {"cnn": {**PLAN["models"]["cnn"], datasets: ["fashion"]}}
+    content = {**PLAN, "methods": methods, "models": models}
+    content[datasets] = content.pop("datasets")
+    folder.mkdir()
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content))
+    return folder / "plan.yaml"
+
+
+def test_a_plan_in_old_words_is_the_same_plan(tmp_path):
+    new = Plan(plan_of_methods(tmp_path / "new", NEW_CONFIG, old=False)).cells()
+    with pytest.warns(FutureWarning) as said:
+        old = Plan(plan_of_methods(tmp_path / "old", OLD_CONFIG, old=True)).cells()
+    assert [(c.key, c.name, c.dataset) for c in old] == [(c.key, c.name, c.dataset) for c in new]
+    assert len(old) == 3 and old[0].config["score_exchange_weight"] == 0.25
+    texts = [str(warning.message) for warning in said]
+    for name, called in {"sets": "datasets", "by_set": "by_dataset", "score_reading": "score_granularity"}.items():
+        assert any(f"plan.yaml: {name} is called {called} now" in text for text in texts)
+
+
+def test_rows_in_old_words_are_recognised(tmp_path, capsys):
+    new = Plan(plan_of_methods(tmp_path / "new", NEW_CONFIG, old=False))
+    cell = new.cells()[0]
+    settings = json.loads(cell.settings)
+    settings["config"] = {
+        **{k: v for k, v in settings["config"].items() if k not in NEW_CONFIG},
+        **OLD_CONFIG,
+        "score_swap_weight": 0.25,
+    }
+    row = {"key": "0123456789abcdef", "set": "fashion", "name": "score", "title": "SCORE", "ablation": None}
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame([{**row, "settings": json.dumps(settings, sort_keys=True)}]).to_parquet(path)
+    store = RowFile(path)
+    assert store.keys == {cell.key}
+    assert rows_of(new, store)["dataset"].tolist() == ["fashion"]
+    store.add({**store.rows.iloc[0].to_dict(), "key": "other"})
+    kept = pd.read_parquet(path)
+    assert "set" not in kept and kept["key"].tolist() == [cell.key, "other"]
+
+
+def test_the_command_line_takes_old_words(bench, capsys):
+    words = ["bench", str(bench / "plan.yaml"), "--rows", str(bench / "plan.parquet"), "--cache", str(bench / "cache")]
+    with pytest.warns(FutureWarning, match="sets is called datasets now"):
+        assert main([*words, "--sets", "fashion", "--methods", "erm"]) == 0
+    assert "0 runs to do" in capsys.readouterr().out

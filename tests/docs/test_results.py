@@ -7,7 +7,7 @@ from documents import ROOT
 from scipy.stats import t
 
 from hf_score.bench import Plan, RowFile, rows_of
-from hf_score.bench.tables import chosen_runs, render_tables, set_table
+from hf_score.bench.tables import chosen_runs, dataset_table, render_tables
 
 #: A plan and the folder of its tables.
 PLANS = {"main": "evidence/results", "full": "evidence/results/full"}
@@ -46,7 +46,7 @@ def test_the_table_of_pretrained_models_is_made_from_the_rows():
     methods, lines = table_of("worst group")
     assert "SCORE" in methods
     for (set_name, model), cells in lines.items():
-        table = set_table(rows, SETS[set_name], MODELS[model], list(rows["name"].unique()))
+        table = dataset_table(rows, SETS[set_name], MODELS[model], list(rows["name"].unique()))
         expected = [table.loc[table["method"] == method, "worst group"].item() for method in methods]
         assert cells == expected, (set_name, model)
 
@@ -57,7 +57,7 @@ def test_the_differences_to_the_best_method_with_groups_are_made_from_the_rows()
     _, lines = table_of("difference")
     assert lines.keys() == table_of("worst group")[1].keys()
     for (set_name, model), cells in lines.items():
-        here = runs[(runs["set"] == SETS[set_name]) & (runs["model"] == MODELS[model])]
+        here = runs[(runs["dataset"] == SETS[set_name]) & (runs["model"] == MODELS[model])]
         by_seed = here.pivot(index="seed", columns="title", values="worst_group_accuracy") * 100
         best = (
             by_seed[here.loc[here["kinds"].str.contains("validation|train_groups"), "title"].unique()].mean().idxmax()

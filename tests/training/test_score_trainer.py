@@ -43,12 +43,13 @@ def config(folder, **fields) -> SCOREConfig:
 
 def score_trainer(folder, model=None, **fields) -> SCORETrainer:
     dataset = fields.pop("train_dataset", None) or square_images()
+    samples = fields.pop("samples", square_samples() if fields.get("score_lambda", 1.0) > 0 else None)
     arguments = {name: fields.pop(name) for name in ("eval_dataset", "group_names") if name in fields}
     return SCORETrainer(
         model=model or tiny_vit(),
         args=config(folder, **fields),
         train_dataset=dataset,
-        spurious_samples=square_samples() if fields.get("score_lambda", 1.0) > 0 else None,
+        spurious_samples=samples,
         processing_class=tiny_processor(),
         **arguments,
     )
@@ -76,7 +77,7 @@ def assert_same(a: dict, b: dict, **tolerance) -> None:
 
 
 @pytest.mark.parametrize("make_model", [lambda: tiny_vit(hidden_dropout_prob=0.1), small_resnet])
-def test_lambda_zero_is_bit_identical_to_trainer(tmp_path, make_model):
+def test_without_samples_training_is_bit_identical_to_trainer(tmp_path, make_model):
     ours = score_trainer(tmp_path / "a", model=make_model(), score_lambda=0.0, gradient_accumulation_steps=2)
     ours.train()
     arguments = TrainingArguments(
@@ -100,9 +101,9 @@ def test_lambda_zero_is_bit_identical_to_trainer(tmp_path, make_model):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("swap", [0.0, 1.0])
-@pytest.mark.parametrize("penalised", ["difference", "activation"])
-def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap, penalised):
+@pytest.mark.parametrize("exchange", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", ["margin", "neurons"])
+def test_accumulating_gradients_does_not_change_the_result(tmp_path, exchange, penalty):
     """SGD, because Adam divides by gradients that are nearly zero and so magnifies rounding."""
     results = []
     for size, steps in ((8, 1), (4, 2)):
@@ -111,21 +112,22 @@ def test_accumulating_gradients_does_not_change_the_result(tmp_path, swap, penal
             optim="sgd",
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
-            score_swap_weight=swap,
-            score_penalised=penalised,
+            score_exchange_weight=exchange,
+            score_penalty=penalty,
         )
         trainer.train()
         results.append(weights(trainer.model))
     assert_same(*results, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("reading", ["channel", "spatial"])
-@pytest.mark.parametrize("penalised", ["activation", "contribution"])
-def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, reading, penalised):
+@pytest.mark.parametrize("granularity", ["channel", "spatial"])
+@pytest.mark.parametrize("strength", ["activation", "contribution"])
+def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, granularity, strength):
     trainer = score_trainer(
         tmp_path,
-        score_reading=reading,
-        score_penalised=penalised,
+        score_granularity=granularity,
+        score_penalty="neurons",
+        score_neuron_strength=strength,
         class_balanced=False,
         score_batch_size=6,
         score_refresh_steps=0,
@@ -145,38 +147,129 @@ def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
     trainer.train()
     penalties = [entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry]
     after = trainer.evaluate()
-    assert 0.3 < penalties[0] < 3  # other pairs of samples and hosts than those that the scale comes from
     assert before["eval_reliance"] == 1 and after["eval_reliance"] < 0.3
     assert np.mean(penalties[-5:]) < 0.5 * penalties[0]
     estimates = after["eval_worst_class_accuracy"], after["eval_counterfactual_accuracy"]
     assert after["eval_selection"] == min(estimates)
 
 
+def margin_by_hand(logits, label) -> float:
+    numbers = logits.tolist()
+    return numbers[label] - max(value for k, value in enumerate(numbers) if k != label)
+
+
+def test_the_first_margin_penalty_by_hand(tmp_path):
+    """What each pair's region changes, pair by pair, over the same on the starting model with every sample once."""
+    trainer = score_trainer(tmp_path, max_steps=1, score_batch_size=4, freeze_batch_norm=True)
+    model, samples, partners = tiny_vit(), trainer.spurious_samples, trainer._partners
+
+    def mean_change(rows, draws) -> float:
+        changes = []
+        for row, draw in zip(rows, draws, strict=True):
+            image, mask, label = samples.pixel_values[row], samples.masks[row], int(samples.labels[row])
+            (partner,), _ = partners.draw([label], [draw])
+            for inside, around in ((image, image), (image, partner)):
+                other = partner if inside is around else around
+                pair = torch.stack([torch.where(mask, inside, around), torch.where(mask, other, around)])
+                with torch.no_grad():
+                    logits = model(pixel_values=pair).logits
+                changes.append(abs(margin_by_hand(logits[0], label) - margin_by_hand(logits[1], label)))
+        return sum(changes) / len(changes)
+
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(trainer.args.seed))
+    expected = mean_change(order[:4].tolist(), range(4)) / mean_change(range(len(samples)), range(len(samples)))
+    trainer.train()
+    assert trainer.state.log_history[0]["penalty"] == pytest.approx(expected, rel=1e-4)
+
+
+# ---- What samples do ----
+
+
+def test_samples_with_lambda_zero_train_by_their_copies(tmp_path):
+    found = {}
+    for name, fields in {
+        "copies": {"score_lambda": 0.0},
+        "nearly": {"score_lambda": 1e-9},
+        "none": {"score_lambda": 0.0, "score_exchange_weight": 0.0},
+    }.items():
+        trainer = score_trainer(tmp_path / name, optim="sgd", learning_rate=0.1, samples=square_samples(), **fields)
+        trainer.train()
+        found[name] = weights(trainer.model)
+    assert_same(found["copies"], found["nearly"], rtol=1e-5, atol=1e-7)
+    assert any((found["copies"][name] - value).abs().max() > 1e-3 for name, value in found["none"].items())
+
+
+@pytest.mark.parametrize("fields", [{"score_lambda": 1.0}, {"score_lambda": 0.0}])
+def test_samples_that_train_turn_balance_on_and_batch_norm_off(tmp_path, fields):
+    on = score_trainer(tmp_path, samples=square_samples(), **fields).args
+    assert on.class_balanced is True and on.freeze_batch_norm is True
+    off = score_trainer(tmp_path, samples=square_samples(), class_balanced=False, freeze_batch_norm=False, **fields)
+    assert off.args.class_balanced is False and off.args.freeze_batch_norm is False
+
+
+def test_a_configuration_serves_several_trainers(tmp_path):
+    """What one trainer decides does not reach the next one."""
+    args = config(tmp_path, score_lambda=0.0)
+    made = [
+        SCORETrainer(tiny_vit(), args, train_dataset=square_images(), spurious_samples=samples).args.class_balanced
+        for samples in (square_samples(), None)
+    ]
+    assert made == [True, False] and args.class_balanced is None
+
+
+def test_samples_that_only_measure_leave_training_to_trainer(tmp_path):
+    fields = {"score_lambda": 0.0, "score_exchange_weight": 0.0, "eval_dataset": square_images(seed=3)}
+    measured = score_trainer(tmp_path / "a", samples=square_samples(), **fields)
+    measured.train()
+    without = score_trainer(tmp_path / "b", **fields)
+    without.train()
+    assert_same(weights(measured.model), weights(without.model))
+    assert measured.args.class_balanced is False and measured.args.freeze_batch_norm is False
+    assert 0 < measured.evaluate()["eval_reliance"] != 1 and "eval_reliance" not in without.evaluate()
+
+
+@pytest.mark.parametrize("penalty", ["margin", "neurons"])
+def test_a_penalty_with_nothing_to_penalise_is_refused(tmp_path, penalty):
+    samples = square_samples()
+    samples.masks.zero_()
+    if penalty == "neurons":
+        samples.pixel_values.zero_()
+    model = tiny_vit()
+    if penalty == "neurons":  # nothing speaks for the class
+        torch.nn.init.zeros_(model.classifier.weight)
+    trainer = score_trainer(tmp_path, model=model, samples=samples, score_penalty=penalty)
+    with pytest.raises(HFScoreError, match=r"starting model is 0 for all 6 spurious-positive samples .* look at"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    copies = score_trainer(tmp_path, model=model, samples=samples, score_penalty=penalty, score_lambda=0.0)
+    copies.train()  # asks for no penalty
+
+
 def first_batch(trainer) -> torch.Tensor:
-    """What the model is shown first while it trains, of as many images as a batch has."""
-    shown = []
+    """What the model sees first while it trains, of as many images as a batch has."""
+    seen = []
 
     def note(module, args, kwargs) -> None:
         if module.training and len(kwargs["pixel_values"]) == trainer.args.per_device_train_batch_size:
-            shown.append(kwargs["pixel_values"].clone())
+            seen.append(kwargs["pixel_values"].clone())
 
     with trainer.model.register_forward_pre_hook(note, with_kwargs=True):
         trainer.train()
-    return shown[0]
+    return seen[0]
 
 
 def test_training_images_take_a_region_from_their_own_class_where_copies_are_made(tmp_path):
     def batch(**fields):
         return first_batch(score_trainer(tmp_path, max_steps=1, **fields))
 
-    exchanged, plain = batch(), batch(score_own_class_exchange=False)
+    exchanged, unchanged = batch(), batch(score_own_class_exchange=False)
     inside = square_samples().masks.any(dim=0)
-    assert torch.equal(exchanged[:, :, ~inside], plain[:, :, ~inside])
-    assert (exchanged != plain)[:, :, inside].flatten(1).any(dim=1).float().mean() > 0.5
-    assert torch.equal(batch(score_penalised="activation", score_swap_weight=0.0), plain)
+    assert torch.equal(exchanged[:, :, ~inside], unchanged[:, :, ~inside])
+    assert (exchanged != unchanged)[:, :, inside].flatten(1).any(dim=1).float().mean() > 0.5
+    assert torch.equal(batch(score_penalty="neurons", score_exchange_weight=0.0), unchanged)
 
 
-def test_masks_of_all_but_the_object_leave_training_images_as_they_are(tmp_path):
+def test_masks_of_everything_except_the_object_leave_training_images_as_they_are(tmp_path):
     def batch(**fields):
         trainer = score_trainer(tmp_path, max_steps=1, **fields)
         trainer.spurious_samples.masks.logical_not_()
@@ -185,12 +278,12 @@ def test_masks_of_all_but_the_object_leave_training_images_as_they_are(tmp_path)
     assert torch.equal(batch(), batch(score_own_class_exchange=False))
 
 
-@pytest.mark.parametrize("penalised", ["difference", "activation"])
-def test_a_sample_without_weight_is_not_penalised(tmp_path, penalised):
+@pytest.mark.parametrize("penalty", ["margin", "neurons"])
+def test_a_sample_without_weight_is_not_penalised(tmp_path, penalty):
     """Weights multiply λ: with all of them doubled the penalty is twice as large, with all of them 0 there is none."""
     penalties = {}
     for weight in (0.0, 1.0, 2.0):
-        trainer = score_trainer(tmp_path, score_penalised=penalised, score_swap_weight=0.0, max_steps=1)
+        trainer = score_trainer(tmp_path, score_penalty=penalty, score_exchange_weight=0.0, max_steps=1)
         trainer.spurious_samples.weights.fill_(weight)
         trainer.train()
         penalties[weight] = trainer.state.log_history[0]["penalty"]
@@ -200,12 +293,12 @@ def test_a_sample_without_weight_is_not_penalised(tmp_path, penalised):
 
 
 def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
-    trainer = score_trainer(tmp_path, score_swap_weight=0.0, score_penalised="activation")
+    trainer = score_trainer(tmp_path, score_exchange_weight=0.0, score_penalty="neurons")
     trainer.current_gradient_accumulation_steps = 1
-    penalty, swapped = trainer._penalty(0)
+    penalty, copies = trainer.penalty(trainer.model, trainer._draw(0), step=0)
     penalty.backward()
     touched = {name for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert swapped == 0
+    assert copies == 0
     assert any(".0." in name for name in touched) and any(".1." in name for name in touched)
     assert not any(".2." in name or name.startswith("classifier") for name in touched), touched
 
@@ -221,11 +314,27 @@ def test_no_hook_and_no_forward_stays_on_the_model(tmp_path):
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, penalty):
     fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, **penalty}
     if penalty:
-        fields["score_penalised"] = "activation"
+        fields["score_penalty"] = "neurons"
     whole = score_trainer(tmp_path / "whole", **fields)
     whole.train()
     again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert_same(weights(again.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("penalty", ["margin", "neurons"])
+def test_a_checkpoint_of_the_release_before_goes_on(tmp_path, penalty):
+    """Its score_state.safetensors had one layout for both penalties."""
+    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4, "score_penalty": penalty}
+    whole = score_trainer(tmp_path / "whole", **fields)
+    whole.train()
+    path = tmp_path / "whole" / "checkpoint-4" / "score_state.safetensors"
+    state = load_file(path)
+    of_penalty = {"relevance", "total"} if penalty == "neurons" else set()
+    save_file({"relevance_step": torch.tensor(-1), **state}, path)
+    assert load_file(path).keys() == {"scale", "starting_reliance", "relevance_step"} | of_penalty
+    again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
+    again.train(resume_from_checkpoint=str(path.parent))
     assert_same(weights(again.model), weights(whole.model))
 
 
@@ -270,9 +379,9 @@ def test_batch_norm_statistics_stay_while_the_penalty_is_on(tmp_path):
 
 
 def test_bf16_trains_and_explains_in_float32(tmp_path):
-    trainer = score_trainer(tmp_path, bf16=True, score_penalised="activation")
+    trainer = score_trainer(tmp_path, bf16=True, score_penalty="neurons")
     trainer.train()
-    assert trainer._relevance.dtype == torch.float32
+    assert trainer.extra_state()["relevance"].dtype == torch.float32
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in trainer.model.parameters())
 
 
@@ -355,6 +464,16 @@ def test_a_penalty_without_samples_is_refused(tmp_path):
 # ---- Classes and processes ----
 
 
+@pytest.mark.parametrize(("fields", "seed"), [({"data_seed": 0}, 0), ({"data_seed": 5}, 5), ({}, 7)])
+def test_the_data_seed_draws_the_images(tmp_path, fields, seed):
+    trainer = score_trainer(tmp_path, seed=7, class_balanced=True, score_lambda=0.0, **fields)
+    drawn = list(trainer._get_train_sampler(trainer.train_dataset))
+    expected = torch.multinomial(
+        torch.ones(32), 32, replacement=True, generator=torch.Generator().manual_seed(seed * 1_000_003)
+    )
+    assert drawn == expected.tolist()
+
+
 def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
     images = square_images(400)
     rare = torch.arange(400) < 40
@@ -369,20 +488,20 @@ def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
     assert not torch.equal(*epochs)
 
 
-PENALISED = ("difference", "activation")
+PENALTIES = ("margin", "neurons")
 
 
 def train_on_a_global_batch_of_eight(folder, processes):
     """Leaves the weights after three steps and the number of rows it predicts, for either penalty."""
-    for penalised in PENALISED:
+    for penalty in PENALTIES:
         trainer = score_trainer(
-            folder, optim="sgd", per_device_train_batch_size=8 // processes, max_steps=3, score_penalised=penalised
+            folder, optim="sgd", per_device_train_batch_size=8 // processes, max_steps=3, score_penalty=penalty
         )
         assert trainer.accelerator.num_processes == processes
         trainer.train()
         rows = len(trainer.predict(trainer.train_dataset).predictions)
         found = {name: value.contiguous() for name, value in weights(trainer.model).items()}
-        save_file({**found, "rows": torch.tensor(rows)}, folder / f"{penalised}.safetensors")
+        save_file({**found, "rows": torch.tensor(rows)}, folder / f"{penalty}.safetensors")
 
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
@@ -391,8 +510,8 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
         folder.mkdir()
     run_as_one_of_two(train_on_a_global_batch_of_eight, lambda rank: (folders[rank], 2))
     train_on_a_global_batch_of_eight(folders[2], 1)
-    for penalised in PENALISED:
-        first, second, one = (load_file(folder / f"{penalised}.safetensors") for folder in folders)
+    for penalty in PENALTIES:
+        first, second, one = (load_file(folder / f"{penalty}.safetensors") for folder in folders)
         assert one["rows"] == 32
         assert_same(one, first, rtol=1e-4, atol=1e-6)
         assert_same(one, second, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,7 @@
 """A method reads what it declares, and nothing else."""
 
+import re
+
 import pytest
 
 from hf_score.baselines import BASELINES, SUPERVISION_KINDS, ERMTrainer, Supervision
@@ -34,8 +36,9 @@ def test_declared_supervision_that_is_missing_is_named():
 
 @pytest.mark.parametrize("trainer", BASELINES.values(), ids=list(BASELINES))
 def test_every_baseline_says_what_it_is(trainer):
-    assert trainer.title
-    assert trainer.paper
+    assert BASELINES[trainer.name] is trainer
+    assert [other for other in BASELINES.values() if other.title == trainer.title] == [trainer]
+    assert re.fullmatch(r"Vapnik, 1991|\S.+, (19|20)\d\d, arXiv \d{4}\.\d{5}", trainer.paper)
     assert set(trainer.supervision_kinds) <= set(SUPERVISION_KINDS)
     assert trainer.supervision_kinds == () or "upervision" in trainer.__doc__
 
