@@ -19,6 +19,7 @@ from accelerate import PartialState
 
 from .errors import HFScoreError
 from .files import write_json
+from .renamed import with_new_names
 
 __all__ = [
     "PACKAGES",
@@ -108,7 +109,8 @@ class Manifest:
         self._path = folder / "made_with.json"
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+        parts = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+        return {part: with_new_names(inputs) for part, inputs in parts.items()}
 
     def record(self, part: str, settings: Mapping[str, Any]) -> None:
         """Write down what a part is made with."""

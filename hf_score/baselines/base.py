@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -47,7 +48,7 @@ class BaselineTrainer(BaseTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | None = None,
+        model: PreTrainedModel | str | os.PathLike[str] | None = None,
         args: BaselineConfig | None = None,
         *,
         supervision: Supervision | None = None,

@@ -7,6 +7,7 @@ group metrics in evaluation alone, checkpoints that are loaded strictly, and wha
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,11 @@ from ..errors import DataError
 from ..evaluation import group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
-from ..models import base_model_id, describe_model
+from ..models import base_model_id, describe_model, load_model
 from ..provenance import provenance
 from .base_config import GROUP_METRICS, BaseConfig
 from .checkpoints import CheckpointedTrainer
-from .columns import class_labels, column, refuse_groups_in_selection, refuse_groups_in_training
+from .columns import class_labels, class_names, column, refuse_groups_in_selection, refuse_groups_in_training
 from .samplers import WeightedSampler
 
 __all__ = ["BaseTrainer", "eval_mode"]
@@ -39,7 +40,8 @@ class BaseTrainer(CheckpointedTrainer):
     """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
 
     Args:
-        model: an image classifier of `transformers`, timm-wrapped ones included.
+        model: an image classifier of `transformers`, timm-wrapped ones included; or what `load_model` loads, which is
+            then loaded for the classes that the training set names, with its image processor.
         args: [`BaseConfig`].
         train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others.
         eval_dataset: the same, or with a `group` column, which adds group metrics to the report. One with a `group`
@@ -70,7 +72,7 @@ class BaseTrainer(CheckpointedTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | None = None,
+        model: PreTrainedModel | str | os.PathLike[str] | None = None,
         args: BaseConfig | None = None,
         *,
         train_dataset: Dataset | None = None,
@@ -84,6 +86,9 @@ class BaseTrainer(CheckpointedTrainer):
         args = self.config_class() if args is None else args
         refuse_groups_in_training(train_dataset)
         refuse_groups_in_selection(eval_dataset, args)
+        if isinstance(model, str | os.PathLike):
+            loaded = load_model(model, class_names=class_names(train_dataset))
+            model, processing_class = loaded.model, processing_class or loaded.processor
         super().__init__(
             model=model,
             args=args,

@@ -14,6 +14,7 @@ from .base_config import BaseConfig
 __all__ = [
     "TRAINING_COLUMNS",
     "class_labels",
+    "class_names",
     "column",
     "column_names",
     "refuse_groups_in_selection",
@@ -36,6 +37,13 @@ def column(dataset: Any, name: str) -> list | None:
 def class_labels(dataset: Any) -> list | None:
     """The class ids of a data set in its order; None where it has no label column that can be read."""
     return column(dataset, "label") or column(dataset, "labels")
+
+
+def class_names(dataset: Any) -> list[str] | None:
+    """The names of a data set's classes by id; None where its label column has no names."""
+    features = getattr(dataset, "features", None) or {}
+    named = (getattr(features.get(name), "names", None) for name in ("label", "labels"))
+    return next((list(names) for names in named if names), None)
 
 
 def column_names(dataset: Any) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -52,7 +53,7 @@ class SCORETrainer(BaseTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | None = None,
+        model: PreTrainedModel | str | os.PathLike[str] | None = None,
         args: SCOREConfig | None = None,
         *,
         spurious_samples: SpuriousSamples | None = None,

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
 from processes import run_as_one_of_two
 from safetensors.torch import load_file, save_file
 from tiny import square_images, square_samples, tiny_processor, tiny_vit
@@ -520,3 +522,15 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
 def test_training_arguments_survive_json(tmp_path):
     fields = config(tmp_path).own_fields()
     assert json.loads(json.dumps(fields)) == fields and fields["score_lambda"] == 3.0
+
+
+def test_a_model_can_be_named_and_is_loaded_for_the_training_sets_classes(tmp_path):
+    tiny_vit().save_pretrained(tmp_path / "vit")
+    tiny_processor().save_pretrained(tmp_path / "vit")
+    images = [Image.fromarray(np.full((20, 30, 3), 60 * i, dtype=np.uint8)) for i in range(4)]
+    features = Features(idx=Value("int64"), image=ImageFeature(), label=ClassLabel(names=["a", "b", "c"]))
+    rows = {"idx": range(4), "image": images, "label": [0, 1, 2, 0]}
+    config = SCOREConfig(str(tmp_path / "out"), score_lambda=0.0, max_steps=1, use_cpu=True, report_to="none")
+    trainer = SCORETrainer(str(tmp_path / "vit"), config, train_dataset=Dataset.from_dict(rows, features=features))
+    assert trainer.model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert trainer.train().global_step == 1
