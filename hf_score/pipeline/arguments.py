@@ -156,9 +156,8 @@ def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[R
     parser = HfArgumentParser([RunArguments, SCOREConfig], prog=prog, allow_abbrev=False)  # type: ignore[list-item]
     parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     try:
-        arguments, config, rest = parser.parse_args_into_dataclasses(
-            _apart(in_new_words(words)), return_remaining_strings=True
-        )
+        split = _apart(in_new_words(words))
+        arguments, config, rest = parser.parse_args_into_dataclasses(split, return_remaining_strings=True)
     except ValueError as error:  # TrainingArguments refuses combinations of its own
         raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
     if rest:

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import HFScoreError
+from ..renamed import with_new_names
 from .redact import redact
 from .summary import judge, render_table
 from .templating import environment, how_decided, which_lambda
@@ -101,7 +102,7 @@ def render_model_card(
             worst_group_accuracy=_percent(run, "worst_group_accuracy"),
             model=model,
             dataset=dataset,
-            config=results.get("config") or {},
+            config=with_new_names(results.get("config") or {}),
             train_counts=_train_counts(dataset),
             base_model=base_model or model["name"],
             license=license,

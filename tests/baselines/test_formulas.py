@@ -223,7 +223,9 @@ def test_afr_weights_fall_with_the_probability_of_the_true_class(erm, tmp_path):
 def test_a_refit_is_where_the_gradient_vanishes():
     torch.manual_seed(0)
     head, features, labels = nn.Linear(4, 2), torch.randn(40, 4), torch.arange(40) % 2
-    weight, bias = (part.requires_grad_() for part in refit(head, features, labels, class_balance(labels), pull=0.1))
+    weight, bias = (
+        part.requires_grad_() for part in refit(head, features, labels, class_balance(labels), l2_to_start=0.1)
+    )
     loss = nn.functional.cross_entropy(features.double() @ weight.T + bias, labels)
     loss = loss + 0.1 * ((weight - head.weight).square().sum() + (bias - head.bias).square().sum())
     for gradient in torch.autograd.grad(loss, [weight, bias]):

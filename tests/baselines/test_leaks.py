@@ -112,3 +112,27 @@ def test_a_training_set_with_groups_is_refused(kind, tmp_path):
             reference_model=tiny.tiny_vit(seed=1),
             train_dataset=with_groups,
         )
+
+
+@pytest.mark.parametrize("name", ["group_dro", "rrr", "rr_clarc"])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(name, tmp_path):
+    """With what the method keeps from step to step, or measured on the starting model."""
+    kind = BASELINES[name]
+    found = []
+    for folder, checkpoint in (("whole", None), ("again", tmp_path / "whole" / "checkpoint-4")):
+        config = kind.config_class(
+            tmp_path / folder,
+            max_steps=6,
+            learning_rate=1e-2,
+            per_device_train_batch_size=8,
+            report_to="none",
+            save_strategy="steps",
+            save_steps=4,
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        trainer = kind(tiny.tiny_vit(), config, supervision=Supervision(**supervision(0)), train_dataset=TRAIN)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        assert (tmp_path / "whole" / "checkpoint-4" / f"{name}_state.safetensors").is_file()
+        found.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert torch.equal(*found)

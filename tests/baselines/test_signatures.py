@@ -180,7 +180,8 @@ def test_cdep_lowers_what_the_square_contributes(fashion):
         with torch.no_grad():
             return torch.sigmoid(torch.sub(*contextual_decomposition(model, images, squares))).mean()
 
-    assert contribution(fit(fashion, "cdep", epochs=2).model) < contribution(fashion.continued)
+    before, after = contribution(fashion.continued), contribution(fit(fashion, "cdep", epochs=2).model)
+    assert after < before / 1.5  # 0.48 → 0.22; other CPUs round differently
 
 
 def test_rr_clarc_turns_the_gradient_away_from_the_square(fashion):

@@ -100,8 +100,8 @@ def make_results() -> Callable[..., dict[str, Any]]:
                 },
                 "config": {
                     "score_lambda": 3.0,
-                    "score_penalised": "difference",
-                    "score_swap_weight": 1.0,
+                    "score_penalty": "margin",
+                    "score_exchange_weight": 1.0,
                     "allow_group_oracle": False,
                 },
                 "seeds": list(range(len(offsets))),

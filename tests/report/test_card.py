@@ -116,8 +116,16 @@ def test_measured_emissions_are_told(results):
     )
 
 
-def test_penalty_on_neurons_is_described(results):
-    results["config"] |= {"score_penalised": "activation", "score_reading": "channel"}
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"score_penalty": "neurons", "score_neuron_strength": "activation", "score_granularity": "channel"},
+        {"score_penalised": "activation", "score_reading": "channel"},  # of the release before
+    ],
+)
+def test_penalty_on_neurons_is_described(results, words):
+    del results["config"]["score_penalty"]
+    results["config"] |= words
     card = render_model_card(results, model_name="m")
     assert "The activation of the neurons behind these regions at the probe layer (`block4`, channel)." in card
 
