@@ -8,7 +8,9 @@ import csv
 import inspect
 import io
 import json
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -39,7 +41,10 @@ def given() -> dict[str, Any]:
 @pytest.mark.parametrize("page", python_pages())
 def test_python_blocks_run(page, reader, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    namespace = given() | {"__name__": "__main__"}
+    script = ModuleType("__main__")  # as a reader's script is: what a block defines can be pickled
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    namespace = vars(script)
+    namespace.update(given())
     for block in BLOCKS:
         if block.page != page or block.language != "python":
             continue
