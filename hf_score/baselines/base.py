@@ -1,4 +1,4 @@
-"""What every baseline shares: a configuration, a trainer that declares its supervision, and a registry of both."""
+"""What every baseline shares: a configuration, and a trainer that declares its supervision."""
 
 from __future__ import annotations
 

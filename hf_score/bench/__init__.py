@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ..errors import HFScoreError
 from ..files import write_bytes, write_text
-from .methods import TRAINERS, find_method
+from .methods import TRAINERS, find_trainer
 from .plan import Cell, Plan
 from .rows import RowFile, rows_of
 from .runner import run_plan
 from .tables import render_tables
 
-__all__ = ["TRAINERS", "Cell", "Plan", "RowFile", "find_method", "rows_of", "run_plan", "write_tables"]
+__all__ = ["TRAINERS", "Cell", "Plan", "RowFile", "find_trainer", "rows_of", "run_plan", "write_tables"]
 
 
 def write_tables(plan: Plan, store: RowFile, folder: str | Path) -> Path:

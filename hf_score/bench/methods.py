@@ -9,13 +9,13 @@ from ..errors import HFScoreError
 from ..training.base_trainer import BaseTrainer
 from ..training.score_trainer import SCORETrainer
 
-__all__ = ["TRAINERS", "find_method"]
+__all__ = ["TRAINERS", "find_trainer"]
 
 #: name → trainer: the baselines in the order of their supervision, then SCORE.
 TRAINERS: dict[str, type[BaseTrainer]] = {**BASELINES, SCORETrainer.name: SCORETrainer}
 
 
-def find_method(name: str) -> type[BaseTrainer]:
+def find_trainer(name: str) -> type[BaseTrainer]:
     """The method of that name.
 
     Raises:

@@ -16,7 +16,7 @@ import yaml
 from ..errors import HFScoreError, first_line
 from ..renamed import OPTIONS, PLAN, with_new_names
 from ..training.base_trainer import BaseTrainer
-from .methods import find_method
+from .methods import find_trainer
 
 __all__ = ["Cell", "Plan", "key_of"]
 
@@ -128,7 +128,7 @@ class Plan:
         """
         cells = []
         for fields in self.methods:
-            trainer_class = find_method(fields["method"])
+            trainer_class = find_trainer(fields["method"])
             for dataset, model_name in itertools.product(self.datasets, self.models):
                 of_model = self.models[model_name].get("datasets", self.datasets)
                 if dataset not in fields.get("datasets", self.datasets) or dataset not in of_model:

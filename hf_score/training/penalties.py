@@ -1,6 +1,6 @@
 """The penalties of `SCORETrainer`: `MarginPenalty` (ours) and `NeuronPenalty` (the paper's), each with its state.
 
-The arithmetic is that of `hf_score.margins` and `hf_score.training.penalty`.
+The arithmetic is that of `hf_score.margins` and `hf_score.training.neurons`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..detection.samples import SpuriousSamples
 from ..errors import HFScoreError
 from ..margins import margin, margin_difference
 from .base_trainer import eval_mode
-from .penalty import positive_total, score_penalty, shortcut_relevance
+from .neurons import positive_total, score_penalty, shortcut_relevance
 from .reliance import exchange_effect
 from .score_config import SCOREConfig
 

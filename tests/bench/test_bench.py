@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from hf_score.bench import TRAINERS, Plan, RowFile, find_method, rows_of, run_plan, write_tables
+from hf_score.bench import TRAINERS, Plan, RowFile, find_trainer, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
 from hf_score.bench.plots import against_lambda
 from hf_score.bench.tables import chosen_runs, render_tables
@@ -282,14 +282,14 @@ def test_a_method_is_given_what_it_declares_and_nothing_else(bench):
 
 def test_every_method_can_be_named():
     for name, trainer in TRAINERS.items():
-        assert find_method(name) is trainer and trainer.name == name
+        assert find_trainer(name) is trainer and trainer.name == name
         with pytest.raises(HFScoreError, match=f"there is no method '{name}x': did you mean '{name}'"):
-            find_method(f"{name}x")
+            find_trainer(f"{name}x")
         words = in_words(trainer.supervision_kinds)
         assert words.count(" + ") == len(trainer.supervision_kinds) and words.startswith("class labels")
-    assert in_words(find_method("score").supervision_kinds) == "class labels + decisions"
+    assert in_words(find_trainer("score").supervision_kinds) == "class labels + decisions"
     with pytest.raises(HFScoreError, match=r"there is no method 'zzz': use one of erm, .*, score"):
-        find_method("zzz")
+        find_trainer("zzz")
 
 
 # ---- Words of the release before ----

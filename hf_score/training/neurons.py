@@ -1,9 +1,6 @@
-"""The SCORE penalty as pure tensor functions: what is paid for a shortcut that contributes.
+"""The paper's penalty as pure tensor functions: the shortcut relevance and the strength of the neurons of a layer.
 
-Two measures of the contribution: what exchanging the region changes (`margin_difference`, the default), and the
-strength of the shortcut neurons at the probe layer (`score_penalty`, the paper's).
-
-Nothing here touches models, disks or processes. `hf_score.training.penalties` feeds it.
+`NeuronPenalty` (`hf_score.training.penalties`) feeds it. The default's formula is in `hf_score.margins`.
 """
 
 from __future__ import annotations

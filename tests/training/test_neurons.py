@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_score.margins import margin_difference
-from hf_score.training.penalty import score_penalty, shortcut_relevance
+from hf_score.training.neurons import score_penalty, shortcut_relevance
 
 
 def slow_penalty(activation, relevance, granularity):
