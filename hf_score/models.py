@@ -11,7 +11,6 @@ import difflib
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,23 +30,24 @@ from transformers import (
 )
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
+from .data.classes import class_key, class_names_of, is_automatic, is_unnamed, label_numbers, match_classes
 from .errors import ModelError, first_line
 from .hub_errors import HUB_ID, hub_problem
 
 __all__ = [
     "LoadedModel",
     "base_model_id",
+    "check_label_ids",
     "checkpoint_digest",
     "checkpoint_state",
     "classifier_head",
     "describe_model",
     "load_model",
     "model_fingerprint",
+    "own_class_names",
 ]
 
 logger = logging.getLogger(__name__)
-
-_PLACEHOLDER = re.compile(r"(label_|class )?\d+", re.IGNORECASE)  # names that say no more than the number
 
 
 class LoadedModel(NamedTuple):
@@ -82,7 +82,10 @@ def load_model(
         name_or_path: A folder with a transformers checkpoint, a Hub id, or a timm name (`resnet18`,
             `resnet18.a1_in1k`), whose pretrained weights come from the Hub.
         class_names: The task's classes in the order of their label ids. None: the model's own, with the head it came
-            with.
+            with. A head is taken only where its classes are these, in this order: compared by name, and the model's
+            own spelling stays. To have the data in the model's order, load them with
+            `load_data(..., model_classes=own_class_names(...))`. Where the model does not name its classes (`LABEL_0`,
+            or timm weights), the order is yours to state: names that `load_data` only sorted are refused.
         image_size: Side of the square input in pixels, if not the checkpoint's own. Position embeddings are
             interpolated to it (bicubic, `timm.layers.resample_abs_pos_embed`).
         weights: For a timm name, a `.safetensors` file with timm's keys to load in place of the Hub's weights.
@@ -93,8 +96,8 @@ def load_model(
         The model in float32 and eval mode, its image processor, and whether it came with a head for these classes.
 
     Raises:
-        ModelError: The model cannot be found, its weights do not fit it, it names the classes otherwise, or it was to
-            keep its head and has none.
+        ModelError: The model cannot be found, its weights do not fit it, it names or orders the classes otherwise, it
+            does not name them and nobody stated their order, or it was to keep its head and has none.
     """
     name = os.fspath(name_or_path)
     hub = {"revision": revision, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
@@ -109,6 +112,8 @@ def load_model(
         model = _new_timm_model(config)
         if weights is not None:
             has_head = _load_weights(model, Path(weights))
+            if has_head and class_names is not None:
+                _check_order(class_names, [f"LABEL_{i}" for i in range(len(class_names))], str(weights))
     else:
         path = _find(name) if architecture is None else _hub_id(architecture)
         try:
@@ -116,8 +121,12 @@ def load_model(
             processor = AutoImageProcessor.from_pretrained(path, **hub)
         except Exception as error:  # transformers lets the errors of several libraries through
             raise _cannot_load(path, error) from error
-        named = class_names is None or _check_classes(config, class_names, name)
-        if class_names is not None:
+        own = _names_in(config)
+        fits = class_names is None or len(own) == len(class_names)
+        named = fits and not is_unnamed(own) and not from_scratch
+        if class_names is not None and named:
+            _check_order(class_names, own, name)  # the model's spelling stays
+        elif class_names is not None:
             _set_classes(config, class_names)
         if from_scratch:
             config, processor = _resize(config, processor, image_size)
@@ -125,7 +134,9 @@ def load_model(
             has_head = False
         else:
             model, head_loaded = _load_pretrained(path, config, hub)
-            has_head = named and head_loaded
+            has_head = fits and head_loaded
+            if has_head and class_names is not None and not named:
+                _check_order(class_names, own, name)
     if class_names is None and not has_head:
         raise ModelError(f"'{name}' has no classes of its own that it was trained to name; give a trained classifier.")
     if image_size is not None:
@@ -137,6 +148,78 @@ def load_model(
                 f"The image size {image_size} is no multiple of the patch size {patch[1]} of '{name}'; choose one."
             )
     return LoadedModel(model.float().eval(), processor, has_head)
+
+
+def own_class_names(
+    name_or_path: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    from_scratch: bool = False,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    trust_remote_code: bool = False,
+    **_: Any,
+) -> list[str] | None:
+    """What the model that `load_model` would load calls its classes, in the order of its outputs.
+
+    For `load_data(..., model_classes=...)`; only the configuration is read.
+
+    Args:
+        name_or_path, weights, from_scratch, revision, cache_dir, trust_remote_code: As for `load_model`, whose other
+            arguments may be given too.
+
+    Returns:
+        The names, or None where it does not name them.
+
+    Raises:
+        ModelError: The model cannot be found.
+    """
+    name = os.fspath(name_or_path)
+    if weights is not None or from_scratch:
+        return None
+    architecture = _timm_architecture(name)
+    path = _find(name) if architecture is None else _hub_id(architecture)
+    hub = {"revision": revision, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
+    try:
+        names = _names_in(AutoConfig.from_pretrained(path, **hub))
+    except Exception as error:  # as in load_model
+        raise _cannot_load(path, error) from error
+    return None if is_automatic(names) else names
+
+
+def check_label_ids(model: Any, dataset: Any, what: str = "the data set") -> None:
+    """Refuse a data set whose label ids stand for other classes than the model's outputs.
+
+    Where one of the two does not name its classes, nothing can be compared: that is said, and nothing refused.
+
+    Args:
+        model: a classifier; its `config.id2label` is read.
+        dataset: its column `label` may be a `ClassLabel`; or names in the order of their ids.
+        what: what to call the data set.
+
+    Raises:
+        ModelError: the names differ, or stand in another order, or are more than the model's outputs.
+    """
+    named = getattr(getattr(model, "config", None), "id2label", None)
+    names = list(dataset) if isinstance(dataset, list | tuple) else class_names_of(dataset)
+    if not named or not names:
+        return
+    own = [str(named[i]) for i in sorted(named)]
+    if len(names) > len(own):
+        raise ModelError(
+            f"The model has {len(own)} outputs, and {what} {len(names)} classes; load it for these classes."
+        )
+    numbers, own_numbers = label_numbers(names), label_numbers(own)
+    if not (numbers and own_numbers) and (is_unnamed(own) or is_unnamed(names)):
+        logger.warning("The model calls its classes %s, %s %s; their label ids are taken to agree.", own, what, names)
+        return
+    for i, name in enumerate(names):
+        same = numbers[i] == own_numbers[i] if numbers and own_numbers else class_key(name) == class_key(own[i])
+        if not same:
+            raise ModelError(
+                f"The label ids of the model and of {what} differ: the model says {i} = '{own[i]}', {what} says "
+                f"{i} = '{name}'; load the data in the model's order, with load_data(..., model_classes={own[:12]})."
+            )
 
 
 def classifier_head(model: PreTrainedModel) -> nn.Linear:
@@ -311,22 +394,19 @@ def _load_pretrained(path: str, config: Any, hub: dict[str, Any]) -> tuple[Any, 
     return model, not new & head
 
 
-def _check_classes(config: Any, class_names: Sequence[str], name: str) -> bool:
-    """Whether the checkpoint has the task's classes; as many, but others or in another order, are refused."""
-    own = [str(config.id2label[i]) for i in range(config.num_labels)]
-    if len(own) != len(class_names):
-        return False
-    if any(all(_PLACEHOLDER.fullmatch(label) for label in labels) for labels in (own, class_names)):
-        if own != list(class_names):
-            logger.warning("'%s' calls its classes %s; taken to be %s, in this order.", name, own, list(class_names))
-        return True
-    for i, (theirs, ours) in enumerate(zip(own, class_names, strict=True)):
-        if theirs.casefold() != ours.casefold():
+def _names_in(config: Any) -> list[str]:
+    return [str(config.id2label[i]) for i in range(config.num_labels)]
+
+
+def _check_order(class_names: Sequence[str], own: Sequence[str], name: str) -> None:
+    """Refuse a head for the task's classes in another order."""
+    for i, place in enumerate(match_classes(class_names, own, model=name)):
+        if place != i:
             raise ModelError(
-                f"The label ids of '{name}' and of the data differ: the model says {i} = '{theirs}', the data says "
-                f"{i} = '{ours}'; name or order the data's classes as the model does ({own})."
+                f"The label ids of '{name}' and of the data differ: the model says {i} = '{own[i]}', the data says "
+                f"{i} = '{class_names[i]}'; load the data in the model's order, with "
+                f"load_data(..., model_classes={list(own)})."
             )
-    return True
 
 
 def _set_classes(config: Any, class_names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import zoo
+from datasets import ClassLabel, Dataset, Features
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -23,8 +24,16 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from hf_score.data.classes import ClassNames
 from hf_score.errors import ModelError
-from hf_score.models import base_model_id, checkpoint_state, classifier_head, load_model
+from hf_score.models import (
+    base_model_id,
+    check_label_ids,
+    checkpoint_state,
+    classifier_head,
+    load_model,
+    own_class_names,
+)
 
 CLASSES = ["benign", "melanoma"]
 
@@ -233,13 +242,60 @@ def test_case_of_class_names_does_not_matter(vit_folder):
     assert load_model(vit_folder, class_names=["Benign", "Melanoma"])[2]
 
 
-@pytest.mark.parametrize("names", [["melanoma", "benign"], ["benign", "nevus"]])
-def test_label_ids_that_differ_are_refused(vit_folder, names):
+def test_label_ids_that_differ_are_refused(vit_folder):
+    advice = r"load_data\(..., model_classes=\['benign', 'melanoma'\]\)"
     refused(
-        rf"the model says \d = '\w+', the data says \d = '{'melanoma' if 'melanoma' in names else 'nevus'}'",
+        rf"the model says 0 = 'benign', the data says 0 = 'melanoma'; .*{advice}",
         vit_folder,
-        class_names=names,
+        class_names=["melanoma", "benign"],
     )
+    refused("'nevus' is none of the classes of", vit_folder, class_names=["benign", "nevus"])
+    refused("labels are numbers", vit_folder, class_names=["class 0", "class 1"])
+
+
+def test_the_models_own_spelling_stays(vit_folder):
+    model, _, has_head = load_model(vit_folder, class_names=["BENIGN ", "Melanoma"])
+    assert has_head and list(model.config.id2label.values()) == CLASSES
+
+
+def test_an_order_that_nobody_stated_is_not_trusted(tmp_path):
+    """`load_data` marks names that it only sorted; a model that does not name its classes cannot be held to them."""
+    save_vit(tmp_path / "vit", ["LABEL_0", "LABEL_1"])
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "w.safetensors")
+    for name, weights in ((tmp_path / "vit", None), ("test_resnet", tmp_path / "w.safetensors")):
+        refused("state with class_names", name, class_names=ClassNames(CLASSES, stated=False), weights=weights)
+        assert load_model(name, class_names=ClassNames(CLASSES), weights=weights).has_head
+
+
+def test_own_class_names(vit_folder, tmp_path):
+    assert own_class_names(vit_folder, image_size=64) == CLASSES
+    assert own_class_names(vit_folder, from_scratch=True) is None
+    assert own_class_names("test_resnet", weights=tmp_path / "w.safetensors") is None
+    assert own_class_names(save_vit(tmp_path, ["LABEL_0", "LABEL_1"])) is None
+    with pytest.raises(ModelError, match="There is no model folder"):
+        own_class_names("./none")
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["Benign", "melanoma "], None),
+        (["melanoma", "benign"], "the model says 0 = 'benign', the data set says 0 = 'melanoma'"),
+        (["benign", "nevus"], "the data set says 1 = 'nevus'"),
+        (["benign", "melanoma", "nevus"], "has 2 outputs"),
+        (["class 0", "class 1"], None),
+    ],
+)
+def test_label_ids_of_a_data_set_are_compared_with_the_models(vit_folder, names, match):
+    model, _, _ = load_model(vit_folder, class_names=None)
+    dataset = Dataset.from_dict({"label": [0, 1]}, features=Features(label=ClassLabel(names=names)))
+    for given in (dataset, names):
+        if match is None:
+            check_label_ids(model, given)
+        else:
+            with pytest.raises(ModelError, match=match):
+                check_label_ids(model, given)
 
 
 # ---- sizes ----

@@ -89,7 +89,7 @@ class CachedWorkspace(Workspace):
         file = self._cache / f"{_digest(key)}.safetensors"
         if not file.is_file():
             view = preprocess(rows, self.processor)
-            write_bytes(file, save({f.name: getattr(view, f.name) for f in dataclasses.fields(view)}))
+            write_bytes(file, save({name: getattr(view, name) for name in ("pixel_values", "labels", "idx")}))
         view = PixelDataset(**load_file(file))
         images = view.pixel_values.to(self.device)
         if split in ("train", "held_out"):

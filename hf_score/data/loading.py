@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,12 +21,17 @@ from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
 from ..errors import DataError
+from .adapt import as_splits
+from .classes import is_automatic
 from .decode import REMARKS, DecodedImage, FormatError, decode, is_turned
+from .identity import check_same_files, encoded_bytes
+from .labels import Groups, in_order, read_groups, read_labels
 from .reading import converted
-from .regions import Regions, find_masks
-from .registry.specs import compare_counts
+from .regions import Regions, find_masks, refuse_shared_masks
+from .registry.specs import Benchmark, compare_counts
 from .scaling import UsedRange
-from .sources import read_source
+from .sources import Source, named_splits, read_source
+from .splitting import stratified, test_split
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +74,10 @@ class ImageData:
     source: str | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
     """`idx` and reason of the training images that were left out because they cannot be read."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Files of each split that were left out because they are no images, or because no table lists them."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should know about how the data set was read: said when it was loaded."""
     _regions: dict[str, Regions] = field(default_factory=dict, repr=False)
 
     @property
@@ -82,14 +91,17 @@ class ImageData:
 
 
 def load_data(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | Any,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     label_column: str | None = None,
     spurious_column: str | None = None,
     group_column: str | None = None,
     class_names: Sequence[str] | None = None,
+    model_classes: Sequence[str] | None = None,
     held_out: float = 0.15,
+    test_share: float = 0.2,
+    split_by: str | None = None,
     seed: int = 0,
     masks: str | os.PathLike[str] | None = None,
     invert_masks: bool = False,
@@ -99,134 +111,159 @@ def load_data(
     verify: bool = True,
     strict: bool = False,
     revision: str | None = None,
+    config_name: str | None = None,
     with_train_groups: bool = False,
     check_counts: bool = True,
 ) -> ImageData:
     """Load and check a data set.
 
     Args:
-        name_or_path: A registered benchmark (`list_datasets`), a folder that `hf-score build` has made, a Hub id, or
-            a folder with `train/`, `validation/` (or `valid/`, `val/`) and `test/`. A split's folder holds images and
-            a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or names), or one sub-folder of
-            images per class; or the folder holds `train.parquet` and so on. Without a test split the validation split
-            is the test split.
+        name_or_path: A registered benchmark (`list_datasets`), a folder that `hf-score build` has made, a Hub id
+            (`user/name` or `user/name:configuration`), a folder, a table, or a data set in memory (`Dataset`,
+            `DatasetDict`, a dict of splits, or what `hf_score.data.adapt` takes).
+
+            A folder has `train/`, `validation/` (or `valid/`, `val/`) and `test/`, in any case of letters. A split's
+            folder holds images and a `metadata.csv` with the columns `file_name` and `label` (numbers from 0, or
+            names), or one sub-folder of images per class, whose own sub-folders are parts of it. Or the folder holds
+            class folders alone, a `metadata.csv` for all, `train.parquet` and so on, or what `save_to_disk` wrote. A
+            table (`.csv`, `.tsv`, `.jsonl`) has a column of files, `label`, and perhaps `split`. Values of a CSV file
+            have the type that fits them in all splits; only an empty one is missing.
+
+            Without a test split the validation split is the test split, and without both a share of the training
+            split is.
         data_dir: For a benchmark: the raw public folder (`hf-score benchmarks NAME` says what has to be in it), or
             one that `hf-score build` has made of it. Default: the Hub, or what is included in the package.
         label_column: Column of the label; default `label`.
-        spurious_column: Column of the spurious attribute, 0, 1, ...; default `spurious`, may be absent.
+        spurious_column: Column of the spurious attribute, 0, 1, ..., or words, which get the ids of their sorted
+            order; default `spurious`, may be absent.
         group_column: Column of the group; default `group`, may be absent: then the group is
-            `label * number of attribute values + attribute`.
-        class_names: Names of the classes where labels are numbers, or their order where labels are names (default:
-            sorted).
+            `label * number of attribute values + attribute`. `none`: no column is one.
+        class_names: What the labels 0, 1, ... stand for; or the order of the classes where the data name them, by
+            name. Default: the order of the data's own label ids, or sorted (numbers by value, words as text). Names
+            are the same whatever their capitals, the blanks around them and the encoding of their accents.
+        model_classes: What a model calls its outputs (`hf_score.models.own_class_names`). Where these are the data's
+            classes, the label ids are put into the model's order, by name.
         held_out: Share of the training images of each class set aside for choosing models without group labels.
-        seed: Seed of that split and of `num_train`.
+        test_share: Share of each class set aside for testing where there is no other split. The same images for every
+            seed.
+        split_by: Column of a patient or a source, all images of which are set aside together or not at all.
+        seed: Seed of the held-out split and of `num_train`.
         masks: Where each image's region of the spurious attribute is: a column of images or of file names; a folder
             with `<split>/<image>.png`, `<image>_patch.png` or `<image>_mask.png`; or a pattern such as
             `masks/{split}/{bird_id}_bird.png`, filled in with `split`, `stem` and the metadata columns. White is
-            inside. An image without a mask has no region.
+            inside. An image without a mask has no region. A folder without folders of the splits will do where no
+            name is in two splits.
         invert_masks: The masks show the object, and the region is the rest.
         value_range: The numbers that are black and white in images of more than 8 bits (in Hounsfield units for CT,
             such as `(-160, 240)`), for the whole data set. Needed where files do not declare it; see `open_image`.
         drop_minority: Leave out the training rows with `minority` = 1.
         num_train: Keep only about so many training images, drawn per class.
-        verify: Decode every image once, so that a broken file is found now. Training images that cannot be read are
-            listed in `ImageData.unreadable` and left out; in the other splits they are errors.
-        strict: Make them errors in the training split too.
+        verify: Decode every image once, so that a broken file is found now, and look for the same file in two classes
+            or in two splits. Training images that cannot be read are listed in `ImageData.unreadable` and left out;
+            in the other splits they are errors.
+        strict: Make them errors in the training split too, and the same file in two places.
         revision: Revision of a Hub data set.
+        config_name: Configuration of a Hub data set.
         with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels.
         check_counts: A benchmark has to have its official number of images in every split and group.
 
     Raises:
         DataError: For everything that is wrong with the data set; the message names the cause and the fix.
+        ModelError: `model_classes` are as many as the data's classes and others.
     """
-    name = os.fspath(name_or_path)
-    source = read_source(
-        name,
-        data_dir=None if data_dir is None else os.fspath(data_dir),
-        revision=revision,
-        official=check_counts,
-    )
-    benchmark, splits, optional_masks = source.benchmark, source.splits, False
+    if isinstance(name_or_path, str | os.PathLike):
+        name = os.fspath(name_or_path)
+        source = read_source(
+            name,
+            data_dir=None if data_dir is None else os.fspath(data_dir),
+            revision=revision,
+            config_name=config_name,
+            official=check_counts,
+        )
+    else:
+        name = "data"
+        source = named_splits(Source(as_splits(name_or_path), "in memory"), name)
+    benchmark, notes = source.benchmark, list(source.notes)
+    splits = {split: _with_image_column(rows, name, split) for split, rows in source.splits.items()}
+    order = model_classes
     if benchmark is not None:
-        class_names = class_names or benchmark.class_names
-        if masks is None and benchmark.masks is not None:
-            masks, invert_masks, optional_masks = benchmark.masks, benchmark.invert_masks, True
-    label_column, spurious_column = label_column or "label", spurious_column or "spurious"
-    spurious_names = benchmark.spurious_names if benchmark else None
-    splits = {split: _with_image_column(rows, name, split) for split, rows in splits.items()}
-
-    labels, names = _labels(splits, label_column, class_names, name)
-    groups, group_names = _groups(splits, labels, names, group_column, spurious_column, spurious_names, name)
-    if check_counts and source.counts and group_names is not None:
-        found = {split: np.bincount(ids, minlength=len(group_names)).tolist() for split, ids in groups.items()}
-        compare_counts(name, found, source.counts, group_names)
-
-    regions = {}
-    if masks is not None:
-        regions = {
-            split: Regions(
-                find_masks(rows, os.fspath(masks), split=split, folder=source.folders.get(split)), invert_masks
-            )
-            for split, rows in splits.items()
-            if not optional_masks or masks in rows.column_names
-        }
-        if not optional_masks and not len(regions["train"]):
-            raise DataError(
-                f"None of the masks in '{masks}' belongs to a training image of '{name}'; see `load_data` for the "
-                "file names it looks for, or give a pattern."
-            )
+        order = class_names if order is None or is_automatic(order) else order
+        class_names = benchmark.class_names
+    labels, names = read_labels(splits, label_column or "label", class_names, name)
+    if "test" not in splits:
+        train, test, note = test_split(
+            splits["train"], labels["train"], share=test_share, split_by=split_by, name=name
+        )
+        splits = {"train": splits["train"].select(train), "test": splits["train"].select(test)}
+        labels = {"train": labels["train"][train], "test": labels["train"][test]}
+        notes.append(note)
+    groups = read_groups(
+        splits,
+        labels,
+        names,
+        group_column=group_column,
+        spurious_column=spurious_column or "spurious",
+        spurious_names=benchmark.spurious_names if benchmark else None,
+        name=name,
+    )
+    if check_counts and source.counts and groups.names is not None:
+        found = {split: np.bincount(ids, minlength=len(groups.names)).tolist() for split, ids in groups.ids.items()}
+        compare_counts(name, found, source.counts, groups.names)
+    regions = _regions(splits, masks, invert_masks, source, name)
     unreadable: dict[int, str] = {}
     if verify:
+        check_same_files(splits, labels, name=name, strict=strict)
         for split, rows in splits.items():
             skip = unreadable if split == "train" and not strict else None
             _verify(rows, split, regions.get(split), skip, value_range)
     if unreadable:
         logger.warning(f"{len(unreadable)} training images are left out; the first: {next(iter(unreadable.values()))}")
+    _say(notes, source.skipped)
 
     for split, rows in splits.items():
         splits[split] = converted(rows, value_range=value_range, broken=unreadable if split == "train" else ())
 
     keep = np.setdiff1d(np.arange(len(splits["train"])), list(unreadable))
-    if drop_minority:
-        if "minority" not in splits["train"].column_names:
-            raise DataError(
-                f"'{name}' has no column 'minority' to drop training rows by; load it without that option."
-            )
-        keep = keep[np.asarray(splits["train"]["minority"])[keep] == 0]
-    if benchmark is not None and benchmark.drop_groups:
-        keep = keep[~np.isin(groups["train"][keep], benchmark.drop_groups)]
+    keep = _wanted(keep, splits["train"], groups, benchmark, drop_minority, name)
     rng = np.random.default_rng(seed)
     if num_train is not None and num_train < len(keep):
-        keep = _stratified(keep, labels["train"], num_train / len(keep), rng)
-    set_aside = _stratified(keep, labels["train"], held_out, rng)
+        keep = stratified(keep, labels["train"], num_train / len(keep), rng)
+    set_aside = stratified(keep, labels["train"], held_out, rng)
     train_rows = np.setdiff1d(keep, set_aside)
     counts = np.bincount(labels["train"][train_rows], minlength=len(names))
     if (counts == 0).any():
         lacking = names[int(np.argmin(counts))]
         raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
+    if order is not None:
+        labels, names, groups = in_order(labels, names, groups, order)
 
-    in_train = groups.pop("train", None)
+    in_train = groups.ids.get("train")
     train_groups = None if in_train is None else {int(row): int(in_train[row]) for row in keep}
     if with_train_groups and train_groups is None:
         raise DataError(
             f"The groups of the training images of '{name}' were asked for, but its train or its test split has no "
             "column of groups: add one, or use a method without group labels."
         )
-    views = {split: _view(rows, labels[split], names, groups.get(split)) for split, rows in splits.items()}
+    views = {
+        split: _view(rows, labels[split], names, None if split == "train" else groups.ids.get(split))
+        for split, rows in splits.items()
+    }
     return ImageData(
-        name=benchmark.name if benchmark else Path(name).resolve().name if Path(name).is_dir() else name,
+        name=benchmark.name if benchmark else _short_name(name),
         class_names=names,
         train=views["train"].select(train_rows),
         held_out=views["train"].select(set_aside),
         validation=views.get("validation"),
         test=views["test"],
-        group_names=group_names,
+        group_names=groups.names,
         train_group_counts=None
-        if train_groups is None or group_names is None
-        else np.bincount(list(train_groups.values()), minlength=len(group_names)).tolist(),
+        if train_groups is None or groups.names is None
+        else np.bincount(list(train_groups.values()), minlength=len(groups.names)).tolist(),
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
         train_groups=train_groups if with_train_groups else None,
         unreadable=unreadable,
+        skipped=source.skipped,
+        notes=notes,
         licence=benchmark.licence if benchmark else None,
         source=source.where,
         _regions=regions,
@@ -242,7 +279,7 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     digest.update(np.asarray(dataset["label"], dtype="<i8").tobytes())
     rows = np.unique(np.linspace(0, len(dataset) - 1, num=min(256, len(dataset)), dtype=np.int64))
     for image in dataset.cast_column("image", Image(decode=False)).select(rows)["image"]:
-        digest.update(hashlib.sha256(_encoded(image)).digest())
+        digest.update(hashlib.sha256(encoded_bytes(image)).digest())
     return digest.hexdigest()
 
 
@@ -258,109 +295,59 @@ def _with_image_column(rows: Dataset, name: str, split: str) -> Dataset:
     return rows.cast_column("image", Image(decode=False))
 
 
-def _labels(
-    splits: dict[str, Dataset], column: str, class_names: Sequence[str] | None, name: str
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Label ids per split, and the class names."""
-    values = {split: _label_values(rows, column, f"split '{split}' of '{name}'") for split, rows in splits.items()}
-    names = list(class_names or [])
-    if values["train"].dtype.kind == "U":
-        feature = splits["train"].features[column]
-        if isinstance(feature, ClassLabel):
-            # Given names may put the data's own in another order, or replace them one by one.
-            known = names if set(names) == set(feature.names) else feature.names
-            names = names or known
-        else:
-            known = names = names or sorted(set(values["train"].tolist()))
-        ids = {label: i for i, label in enumerate(known)}
-        for split, found in values.items():
-            strange = next((label for label in found.tolist() if label not in ids), None)
-            if strange is not None:
-                raise DataError(
-                    f"Split '{split}' of '{name}' has the label '{strange}', which is not one of the classes {known}; "
-                    "correct it, or add training images of it."
-                )
-            values[split] = np.array([ids[label] for label in found.tolist()])
-    names = names or [f"class {i}" for i in range(int(values["train"].max()) + 1)]
-    for split, found in values.items():
-        if found.dtype.kind not in "biu" or found.min() < 0 or found.max() >= len(names):
-            strange = found.min() if found.min() < 0 else found.max()
-            raise DataError(
-                f"Split '{split}' of '{name}' has the label {strange}, but with {len(names)} classes label ids are 0 "
-                f"to {len(names) - 1}; correct the column '{column}' or the class names."
-            )
-    labels = {split: found.astype(np.int64) for split, found in values.items()}
-    if len(np.unique(labels["train"])) < 2:
-        only = names[int(labels["train"][0])]
-        raise DataError(f"All training images of '{name}' are of one class, '{only}'; add images of another class.")
-    return labels, names
+def _short_name(name: str) -> str:
+    path = Path(name)
+    return path.resolve().name if path.is_dir() else path.stem if path.is_file() else name
 
 
-def _label_values(rows: Dataset, column: str, where: str) -> np.ndarray:
-    """The labels of one split as they are, numbers or names, none missing."""
-    if column not in rows.column_names:
+def _regions(
+    splits: Mapping[str, Dataset], masks: str | os.PathLike[str] | None, invert: bool, source: Source, name: str
+) -> dict[str, Regions]:
+    """The masks of each split: those asked for, or a benchmark's own where it has them."""
+    optional = False
+    if masks is None and source.benchmark is not None and source.benchmark.masks is not None:
+        masks, invert, optional = source.benchmark.masks, source.benchmark.invert_masks, True
+    if masks is None:
+        return {}
+    masks = os.fspath(masks)
+    found = {
+        split: find_masks(rows, masks, split=split, folder=source.folders.get(split))
+        for split, rows in splits.items()
+        if not optional or masks in rows.column_names
+    }
+    if not optional and not found["train"]:
         raise DataError(
-            f"The {where} has no column '{column}' (its columns are {rows.column_names}); add it to the metadata, or "
-            "name the label column."
+            f"None of the masks in '{masks}' belongs to a training image of '{name}'; see `load_data` for the "
+            "file names it looks for, or give a pattern."
         )
-    feature, raw = rows.features[column], rows[column][:]
-    lacking = next((i for i, value in enumerate(raw) if value is None or value != value), None)
-    if isinstance(feature, ClassLabel):
-        lacking = next((i for i, value in enumerate(raw) if value is None or value < 0), None)
-    if lacking is not None:
-        raise DataError(f"Row {lacking} of {where} has no label; fill in its '{column}'.")
-    return np.asarray([feature.names[value] for value in raw] if isinstance(feature, ClassLabel) else raw)
+    if masks not in splits["train"].column_names:
+        refuse_shared_masks(found, masks)
+    return {split: Regions(of_split, invert) for split, of_split in found.items()}
 
 
-def _groups(
-    splits: dict[str, Dataset],
-    labels: dict[str, np.ndarray],
-    class_names: list[str],
-    group_column: str | None,
-    spurious_column: str,
-    spurious_names: Sequence[str] | None,
-    name: str,
-) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """Group ids of the splits that have them, and the group names (None where the test split has no groups)."""
-    wanted = [group_column] if group_column else ["group", spurious_column]
-    column = next((c for c in wanted if c in splits["test"].column_names), None)
-    if column is None:
-        if group_column:
-            raise DataError(f"The test split of '{name}' has no column '{group_column}' of groups; name one it has.")
-        return {}, None
-    groups = {}
-    for split, rows in splits.items():
-        if column in rows.column_names:
-            values = np.asarray(rows[column][:])
-            if values.dtype.kind not in "biu" or values.min() < 0:
-                raise DataError(
-                    f"Column '{column}' in split '{split}' of '{name}' must hold whole numbers from 0; number its "
-                    "values."
-                )
-            groups[split] = values.astype(np.int64)
-    highest = max(int(values.max()) for values in groups.values())
-    if column == spurious_column:
-        attributes = max(2, highest + 1)
-        groups = {split: labels[split] * attributes + values for split, values in groups.items()}
-    else:
-        attributes = -(-(highest + 1) // len(class_names))
-        if any((values // attributes != labels[split]).any() for split, values in groups.items()):
-            return groups, [f"group {g}" for g in range(highest + 1)]
-    if spurious_names is None or len(spurious_names) != attributes:
-        spurious_names = [f"spurious={a}" for a in range(attributes)]
-    return groups, [f"{label}, {attribute}" for label in class_names for attribute in spurious_names]
+def _wanted(
+    keep: np.ndarray, rows: Dataset, groups: Groups, benchmark: Benchmark | None, drop_minority: bool, name: str
+) -> np.ndarray:
+    """The training rows that are left when those that are not wanted are dropped."""
+    if drop_minority:
+        if "minority" not in rows.column_names:
+            raise DataError(
+                f"'{name}' has no column 'minority' to drop training rows by; load it without that option."
+            )
+        keep = keep[np.asarray(rows["minority"][:])[keep] == 0]
+    if benchmark is not None and benchmark.drop_groups:
+        keep = keep[~np.isin(groups.ids["train"][keep], benchmark.drop_groups)]
+    return keep
 
 
-def _stratified(rows: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """A sorted draw of `share` of each class's rows, at least one and never all of them unless share is 0 or 1."""
-    if not 0 <= share < 1:
-        raise DataError(f"A share of the training images must be at least 0 and below 1, not {share}; correct it.")
-    drawn = []
-    for label in np.unique(labels[rows]):
-        members = rng.permutation(rows[labels[rows] == label])
-        count = round(share * len(members))
-        drawn.append(members[: max(count, 1) if share > 0 and len(members) > 1 else count])
-    return np.sort(np.concatenate(drawn)) if drawn else rows[:0]
+def _say(notes: Sequence[str], skipped: Mapping[str, int]) -> None:
+    for note in notes:
+        logger.warning(note)
+    for split, count in skipped.items():
+        if count:
+            logger.warning(
+                f"{count} files of split '{split}' are left out: they are no images, or no table lists them"
+            )
 
 
 def _view(rows: Dataset, labels: np.ndarray, class_names: list[str], groups: np.ndarray | None) -> Dataset:
@@ -456,7 +443,3 @@ def _check(
 
 def _where(i: int, image: dict[str, Any] | None, split: str) -> str:
     return (image or {}).get("path") or f"in row {i} of split '{split}'"
-
-
-def _encoded(image: dict[str, Any]) -> bytes:
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .classes import class_names_of
 from .decode import open_image
 
 __all__ = ["ImageCollator", "PixelDataset", "preprocess", "preprocess_mask", "to_model_size", "to_rgb", "to_uint8"]
@@ -31,11 +32,13 @@ class PixelDataset(torch.utils.data.Dataset):
     """Preprocessed images in memory.
 
     `pixel_values` (N, 3, H, W) float32, `labels` (N,) and `idx` (N,) int64. An item is a dict of the three.
+    `class_names`, where known, are held against a model's.
     """
 
     pixel_values: torch.Tensor
     labels: torch.Tensor
     idx: torch.Tensor
+    class_names: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,6 +59,7 @@ def preprocess(dataset: Dataset, processor: Any, *, batch_size: int = 64) -> Pix
         pixel_values=torch.cat(batches),
         labels=torch.as_tensor(dataset["label"][:], dtype=torch.int64),
         idx=torch.as_tensor(dataset["idx"][:], dtype=torch.int64),
+        class_names=tuple(names) if (names := class_names_of(dataset)) else None,
     )
 
 

@@ -14,9 +14,10 @@ from PIL import ImageOps
 
 from ..errors import DataError
 from .decode import open_mask
+from .folders import split_of
 from .pixels import preprocess_mask
 
-__all__ = ["Regions", "find_masks"]
+__all__ = ["Regions", "find_masks", "refuse_shared_masks"]
 
 _ENDINGS = ("", "_patch", "_mask")
 
@@ -68,6 +69,26 @@ def find_masks(rows: Dataset, masks: str, *, split: str, folder: Path | None) ->
     return _from_folder(rows, Path(masks), split, folder)
 
 
+def refuse_shared_masks(found: Mapping[str, Mapping[int, str | bytes]], masks: str) -> None:
+    """Refuse masks that were given to a training image and, for its name alone, to another split's image too.
+
+    A pattern that names the split or columns of the data says itself what it means.
+
+    Raises:
+        DataError: there is one.
+    """
+    if "{" in masks and ("{split}" in masks or "{stem}" not in masks):
+        return
+    of_train = set(found.get("train", {}).values())
+    for split, of_split in found.items():
+        shared = next((mask for mask in of_split.values() if split != "train" and mask in of_train), None)
+        if shared is not None:
+            raise DataError(
+                f"The mask '{shared}' has the name of a training image and of a {split} image; put the masks into "
+                f"folders 'train/' and '{split}/'."
+            )
+
+
 def _from_column(rows: Dataset, column: str, folder: Path | None) -> dict[int, str | bytes]:
     if isinstance(rows.features[column], Image):
         values = rows.cast_column(column, Image(decode=False))[column]
@@ -102,7 +123,11 @@ def _from_pattern(rows: Dataset, pattern: str, split: str) -> dict[int, str | by
 def _from_folder(rows: Dataset, masks: Path, split: str, folder: Path | None) -> dict[int, str | bytes]:
     names = _names(rows, folder)
     taken = set(names)
-    home = next((masks / name for name in (split, folder.name if folder else "") if (masks / name).is_dir()), masks)
+    own = next((child for child in sorted(masks.iterdir()) if child.is_dir() and split_of(child.name) == split), None)
+    by_split = any(child.is_dir() and split_of(child.name) for child in masks.iterdir())
+    if own is None and by_split:
+        return {}  # the masks of other splits are none of this one's
+    home = own or masks
     present = {path.relative_to(home).as_posix(): str(path) for path in home.rglob("*.png")}
     found: dict[int, str | bytes] = {}
     for i, name in enumerate(names):

@@ -5,30 +5,23 @@ Reading itself is left to `datasets`; it can stream.
 
 from __future__ import annotations
 
-import glob
 import json
-import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Image, load_dataset
+from datasets import load_dataset
 
-from ..errors import DataError, first_line
+from ..errors import DataError
 from ..hub_errors import HUB_ID, hub_problem
-from .decode import list_images
+from .folders import SPLIT_NAMES, TABLE_ENDINGS, Found, read_folder, read_table, split_of
 from .registry.specs import Benchmark, Counts, compare_counts, find_dataset, list_datasets
 
-logger = logging.getLogger(__name__)
-
-__all__ = ["RECORD", "Source", "counts_of", "open_builder", "read_source"]
+__all__ = ["RECORD", "Source", "counts_of", "named_splits", "open_builder", "read_source"]
 
 #: File in a built folder that says what it is.
 RECORD = "build.json"
-
-_SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
@@ -37,10 +30,13 @@ class Source:
 
     Attributes:
         splits: rows under the names `train`, `validation` and `test`; `IterableDataset`s where it was asked to stream.
+            Without streaming there may be no test split.
         where: a Hub page, or in words.
         folders: the folders of each split's images, where they are files.
         benchmark: the registered set it is, or None.
         counts: images per split and group that it has to have.
+        skipped: files of each split that are no images, or that its table does not list.
+        notes: what a user should know about how it was read.
     """
 
     splits: dict[str, Any]
@@ -48,6 +44,8 @@ class Source:
     folders: dict[str, Path] = field(default_factory=dict)
     benchmark: Benchmark | None = None
     counts: Counts = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_source(
@@ -55,20 +53,22 @@ def read_source(
     *,
     data_dir: str | None = None,
     revision: str | None = None,
+    config_name: str | None = None,
     streaming: bool = False,
     official: bool = True,
 ) -> Source:
-    """Read the splits of a benchmark, a folder or a data set on the Hub.
+    """Read the splits of a benchmark, a folder, a table or a data set on the Hub.
 
     Args:
         name: see `load_data`.
         data_dir: see `load_data`.
         revision: revision of a Hub data set.
+        config_name: configuration of a Hub data set.
         streaming: open the rows as streams.
         official: a raw folder has to have a benchmark's official counts.
 
     Raises:
-        DataError: there is nothing to read, or it has no training or no test split.
+        DataError: there is nothing to read, or it has no training split; with streaming, or no test split.
     """
     if data_dir is None and (Path(name) / RECORD).is_file():
         name, data_dir = _record(Path(name))["benchmark"], name
@@ -82,26 +82,46 @@ def read_source(
         )
     else:
         path = name if benchmark is None or benchmark.path is None else benchmark.path
-        source = _read_path(path, benchmark, revision, streaming)
-    splits = {
-        split: next(source.splits[alias] for alias in aliases if alias in source.splits)
-        for split, aliases in _SPLIT_NAMES.items()
-        if any(alias in source.splits for alias in aliases)
-    }
-    folders = dict(source.folders)
+        source = _read_path(path, benchmark, revision, config_name, streaming)
+    source = replace(named_splits(source, name), benchmark=benchmark)
+    if streaming and "test" not in source.splits:
+        raise DataError(f"'{name}' has no test split (it has {sorted(source.splits)}); add a folder 'test/'.")
+    return source
+
+
+def named_splits(source: Source, name: str) -> Source:
+    """The source with its splits under the names `train`, `validation` and `test`, none of them empty.
+
+    Without a test split, the validation split is the test split.
+
+    Raises:
+        DataError: no split is for training, two have the same meaning, or one is empty.
+    """
+    splits: dict[str, Any] = {}
+    for given, rows in source.splits.items():
+        split = split_of(str(given))
+        if split in splits:
+            raise DataError(f"'{name}' has two {split} splits ({sorted(map(str, source.splits))}); give one.")
+        if split is not None:
+            splits[split] = rows
+    folders, skipped = dict(source.folders), dict(source.skipped)
     if "test" not in splits and "validation" in splits:
-        splits["test"] = splits.pop("validation")
-        if folders:
-            folders["test"] = folders.pop("validation")
-    for split in ("train", "test"):
-        if split not in splits:
-            raise DataError(
-                f"'{name}' has no {split} split (it has {sorted(source.splits)}); add a folder '{split}/'."
-            )
+        for by_split in (splits, folders, skipped):
+            if "validation" in by_split:
+                by_split["test"] = by_split.pop("validation")
+    if "train" not in splits:
+        raise DataError(
+            f"'{name}' has no train split (it has {sorted(map(str, source.splits))}); add a folder 'train/'."
+        )
+    left_out = [str(given) for given in source.splits if split_of(str(given)) is None]
+    notes = list(source.notes)
+    if left_out:
+        known = ", ".join(other for names in SPLIT_NAMES.values() for other in names)
+        notes.append(f"the splits {left_out} of '{name}' are not used; names that are: {known}")
     for split, rows in splits.items():
-        if not streaming and len(rows) == 0:
+        if hasattr(rows, "__len__") and len(rows) == 0:
             raise DataError(f"Split '{split}' of '{name}' is empty; add images to it, or remove it.")
-    return Source(splits, source.where, folders, benchmark, source.counts)
+    return replace(source, splits=splits, folders=folders, skipped=skipped, notes=notes)
 
 
 def open_builder(benchmark: Benchmark, data_dir: Path, *, official: bool, **options: Any) -> Any:
@@ -133,8 +153,7 @@ def _read_data_dir(name: str, benchmark: Benchmark | None, data_dir: Path, strea
         record = _record(data_dir)
         if record["benchmark"] != benchmark.name:
             raise DataError(f"'{data_dir}' was built as '{record['benchmark']}', not as '{name}'; load it as that.")
-        splits, folders = _read_folder(data_dir, streaming)
-        return Source(splits, "local folder", folders, counts=record["counts"])
+        return _local(read_folder(data_dir), streaming, counts=record["counts"])
     builder = open_builder(benchmark, data_dir, official=official)
     if streaming:
         return Source(builder.as_streaming_dataset(), "local folder")
@@ -152,26 +171,36 @@ def _record(folder: Path) -> dict[str, Any]:
         raise DataError(f"'{folder / RECORD}' is no record of a build ({error}); build the folder again.") from error
 
 
-def _read_path(path: str, benchmark: Benchmark | None, revision: str | None, streaming: bool) -> Source:
+def _read_path(
+    path: str, benchmark: Benchmark | None, revision: str | None, config_name: str | None, streaming: bool
+) -> Source:
     counts = benchmark.counts if benchmark else {}
     if Path(path).is_dir():
-        splits, folders = _read_folder(Path(path), streaming)
-        return Source(splits, "included in hf-score" if benchmark else "local folder", folders, counts=counts)
-    if Path(path).exists() or not HUB_ID.fullmatch(path):
+        where = "included in hf-score" if benchmark else "local folder"
+        return _local(read_folder(Path(path)), streaming, where=where, counts=counts)
+    if Path(path).is_file() and Path(path).suffix.lower() in TABLE_ENDINGS:
+        return _local(read_table(Path(path)), streaming, where="local table")
+    repository, _, named = path.partition(":")
+    if Path(path).exists() or not HUB_ID.fullmatch(repository):
         known = ", ".join(b.name for b in list_datasets())
         raise DataError(
-            f"There is no data folder '{path}'; give an existing folder, a Hub id such as 'user/name', or one of: "
-            f"{known}."
+            f"There is no data folder '{path}'; give an existing folder or table ({', '.join(TABLE_ENDINGS)}), a Hub "
+            f"id such as 'user/name' or 'user/name:configuration', or one of: {known}."
         )
     try:
-        splits = dict(load_dataset(path, revision=revision, streaming=streaming))
+        splits = dict(load_dataset(repository, named or config_name, revision=revision, streaming=streaming))
     except Exception as error:  # load_dataset lets errors of a dozen libraries through
         raise DataError(
             f"Cannot load the data set '{path}', which is no local folder: {hub_problem(error)}."
         ) from error
     if benchmark is not None:
         splits = {split: _renamed(rows, benchmark) for split, rows in splits.items()}
-    return Source(splits, f"https://huggingface.co/datasets/{path}", counts=counts)
+    return Source(splits, f"https://huggingface.co/datasets/{repository}", counts=counts)
+
+
+def _local(found: Found, streaming: bool, *, where: str = "local folder", counts: Counts | None = None) -> Source:
+    splits = {split: rows.to_iterable_dataset() if streaming else rows for split, rows in found.splits.items()}
+    return Source(splits, where, found.folders, counts=counts or {}, skipped=found.skipped, notes=found.notes)
 
 
 def _renamed(rows: Any, benchmark: Benchmark) -> Any:
@@ -184,62 +213,3 @@ def _renamed(rows: Any, benchmark: Benchmark) -> Any:
             "folder as data_dir."
         )
     return rows.rename_columns({old: new for old, new in names.items() if old != new})
-
-
-def _read_folder(folder: Path, streaming: bool) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The splits of a folder of parquet files or of image folders, and in the second case the images' folders."""
-    folder = folder.resolve()
-    parquet = {file.stem: file for file in sorted(folder.glob("*.parquet"))}
-    if parquet:
-        return {split: _load_split("parquet", file, str(file), streaming) for split, file in parquet.items()}, {}
-    folders = {
-        split: next(folder / alias for alias in aliases if (folder / alias).is_dir())
-        for split, aliases in _SPLIT_NAMES.items()
-        if any((folder / alias).is_dir() for alias in aliases)
-    }
-    if "train" not in folders:
-        raise DataError(f"'{folder}' has no folder 'train/' with training images; add one.")
-    splits = {}
-    with_metadata = any((path / name).is_file() for path in folders.values() for name in _METADATA)
-    for split, path in folders.items():
-        if with_metadata and not any((path / name).is_file() for name in _METADATA):
-            raise DataError(f"'{path}' has no metadata.csv, unlike another split; add one.")
-        if not with_metadata and not any(child.is_dir() for child in path.iterdir()):
-            raise DataError(
-                f"'{path}' has neither a metadata.csv nor one sub-folder per class; add a metadata.csv with the "
-                "columns file_name and label."
-            )
-        if not with_metadata and not streaming:
-            splits[split] = _class_folders(path)
-            continue
-        # One split at a time: together they would have to have the same columns, and training data has no groups.
-        files = f"{glob.escape(str(path))}/**"
-        splits[split] = _load_split(
-            "imagefolder", path, files, streaming, drop_labels=None if with_metadata else False
-        )
-    return splits, folders
-
-
-def _class_folders(path: Path) -> Dataset:
-    """The images of a folder with one sub-folder per class, DICOM and HEIC too; other files are counted in a warning.
-
-    Raises:
-        DataError: there are none.
-    """
-    images, others = list_images(path)
-    if others:
-        logger.warning(f"{len(others)} files in '{path}' are no images and are skipped; the first: {others[0]}")
-    if not images:
-        raise DataError(f"'{path}' holds no images; add some.")
-    names = sorted({image.parent.name for image in images})
-    return Dataset.from_dict(
-        {"image": [str(image) for image in images], "label": [names.index(image.parent.name) for image in images]},
-        features=Features({"image": Image(), "label": ClassLabel(names=names)}),
-    )
-
-
-def _load_split(builder: str, path: Path, files: str, streaming: bool, **options: Any) -> Any:
-    try:
-        return load_dataset(builder, data_files={"train": files}, split="train", streaming=streaming, **options)
-    except Exception as error:  # builders raise their own and pyarrow's errors
-        raise DataError(f"Cannot read '{path}': {first_line(error.__cause__ or error)}; repair it.") from error

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import ClassLabel, Features, Image, IterableDataset, Value
 
 from ..errors import DataError
+from .classes import checked_names, class_key, is_unnamed
 from .sources import read_source
 
 __all__ = ["stream_train"]
@@ -21,6 +22,7 @@ def stream_train(
     label_column: str = "label",
     class_names: Sequence[str] | None = None,
     revision: str | None = None,
+    config_name: str | None = None,
     check_counts: bool = True,
 ) -> IterableDataset:
     """The training split as a stream with the columns `idx` (where a builder gives it), `image` and `label` alone.
@@ -33,6 +35,7 @@ def stream_train(
         label_column: column of the label.
         class_names: order of the classes, where labels are names; a stream cannot know them all.
         revision: revision of a Hub data set.
+        config_name: configuration of a Hub data set.
         check_counts: a benchmark's raw folder has to have the official counts. Streams of the Hub are not counted.
 
     Raises:
@@ -42,6 +45,7 @@ def stream_train(
         os.fspath(name_or_path),
         data_dir=None if data_dir is None else os.fspath(data_dir),
         revision=revision,
+        config_name=config_name,
         streaming=True,
         official=check_counts,
     )
@@ -71,19 +75,28 @@ def stream_train(
 def _numbered(rows: IterableDataset, feature: Any, class_names: Sequence[str] | None) -> IterableDataset:
     """The stream with labels as numbers, in the order that `load_data` gives them."""
     own = list(feature.names) if isinstance(feature, ClassLabel) else None
-    if own is not None and (class_names is None or set(class_names) != set(own) or list(class_names) == own):
+    words = feature in (Value("string"), Value("large_string"))
+    if own is None and not words:
         return rows
-    if own is None and feature not in (Value("string"), Value("large_string")):
+    if own is not None and (class_names is None or list(class_names) == own):
         return rows
     if class_names is None:
         raise DataError("Labels are names, and a stream does not know them all: give class_names.")
-    ids = {name: i for i, name in enumerate(class_names)}
+    names = checked_names(class_names, "class_names")
+    ids = {class_key(name): i for i, name in enumerate(names)}
+    if own is not None and is_unnamed(own) and len(own) == len(names):
+        ids |= {class_key(name): i for i, name in enumerate(own) if not is_unnamed(names)}
+    unknown = next((name for name in own or () if class_key(name) not in ids), None)
+    if unknown is not None:
+        raise DataError(
+            f"The stream has the class '{unknown}', which is not one of the classes {names}; correct them."
+        )
 
     def number(row: dict[str, Any]) -> dict[str, Any]:
         name = own[row["label"]] if own is not None else row["label"]
-        if name not in ids:
-            raise DataError(f"The stream has the label '{name}', which is not one of the classes {list(ids)}.")
-        return {"label": ids[name]}
+        if class_key(name) not in ids:
+            raise DataError(f"The stream has the label '{name}', which is not one of the classes {names}.")
+        return {"label": ids[class_key(name)]}
 
     assert rows.features is not None
-    return rows.map(number, features=Features(rows.features | {"label": ClassLabel(names=list(ids))}))
+    return rows.map(number, features=Features(rows.features | {"label": ClassLabel(names=names)}))

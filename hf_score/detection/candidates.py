@@ -13,6 +13,7 @@ import torch
 from datasets import Array2D, Dataset, Features, Image, Value
 from datasets import Sequence as SequenceFeature
 
+from ..data.adapt import as_scannable
 from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
 from ..files import atomic_folder, write_json
@@ -178,7 +179,7 @@ class Candidates:
         if missing:
             raise SelectionError(f"the selection keeps sample {missing[0]}, which is not among the candidates.")
         rows = [row_of[d.idx] for d in selection.spurious]
-        items = fetch(getattr(dataset, "train", dataset), self.position[rows].tolist())
+        items = fetch(as_scannable(getattr(dataset, "train", dataset), processor), self.position[rows].tolist())
         return SpuriousSamples(
             pixel_values=pixels_of(items, processor).cpu() if items else torch.empty(0, 3, *self.masks.shape[1:]),
             masks=torch.from_numpy(self.masks[rows]),

@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 from ..attribution import Explainer, find_layer
 from ..data import ImageCollator, ImageData, to_uint8
 from ..data import dataset_fingerprint as fingerprint_of_images
+from ..data.adapt import as_scannable
 from ..data.exchange import OtherClassPartners
 from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
-from ..models import LoadedModel, model_fingerprint
+from ..models import LoadedModel, check_label_ids, model_fingerprint
 from .candidates import Candidates
 from .clusters import cluster_candidates
 from .evidence import find_evidence
@@ -66,10 +67,16 @@ def find_candidates(
         strict, folder, num_workers: see `scan`.
         find_object: for a shortcut that is everything but the object. Masks are then all that is outside of what it
             finds in images (B, H, W, 3) uint8, as the model sees them: (B, H, W) bool. See `ObjectFinder`.
+
+    Raises:
+        ModelError: the data set names its classes, and its label ids are not the model's.
+        DataError, SelectionError: as `scan`.
     """
     if isinstance(model, LoadedModel):
         model, processor = model.model, processor or model.processor
     data, dataset = (dataset, dataset.train) if isinstance(dataset, ImageData) else (None, dataset)
+    check_label_ids(model, dataset)
+    dataset = as_scannable(dataset, processor)
     if dataset_fingerprint is None:
         dataset_fingerprint = _fingerprint_of(dataset) if data is None else data.fingerprint
     found = scan(

@@ -22,6 +22,8 @@ from datasets import IterableDataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..data.adapt import as_scannable
+from ..data.identity import check_unique_idx, refuse_repeated_idx
 from ..data.reading import FILE, collated, decoded, undecoded
 from ..errors import DataError, SelectionError
 from ..files import write_json
@@ -89,8 +91,9 @@ def scan(
     Args:
         model: image classifier with logits (B, K), from `transformers` or `timm`; left as it was.
         dataset: a `datasets.Dataset` or `IterableDataset` (a stream, shared out by its files) with a column of images,
-            or indexable items with `pixel_values` (3, H, W). `idx` is the stable id, by default the position. `label`
-            or `labels` is the class; where it is absent, None or negative, the class is the predicted one.
+            or indexable items with `pixel_values` (3, H, W), or what `hf_score.data.adapt` makes a data set of. `idx`
+            is the stable id, by default the position. `label` or `labels` is the class; where it is absent, None or
+            negative, the class is the predicted one.
         processor: image processor, where items carry images.
         num_candidates: images per class (m).
         batch_size: images per forward pass.
@@ -102,11 +105,12 @@ def scan(
         num_workers: processes that load images.
 
     Raises:
-        DataError: no images, or with `strict` one that cannot be read.
+        DataError: no images, an `idx` that is there twice, or with `strict` an image that cannot be read.
         SelectionError: `folder` has the work of another scan.
     """
     state = PartialState()
-    source = _Source(dataset, batch_size)
+    check_unique_idx(dataset, "the data set to scan")
+    source = _Source(as_scannable(dataset, processor), batch_size)
     settings = {"fingerprint": fingerprint, "num_candidates": num_candidates, "batch_size": batch_size}
     settings |= {"shards": source.num_shards, "classes": None if classes is None else sorted(classes)}
     progress = _Progress(settings, folder, state)
@@ -136,7 +140,12 @@ def scan(
                 progress.count(batch)
     finally:
         model.train(training)
-    return progress.merge()
+    result = progress.merge()
+    seen = Counter(hit.idx for hits in result.hits.values() for hit in hits)
+    for idx, count in seen.items():
+        if count > 1:  # of a stream or of items, it shows only now
+            refuse_repeated_idx(idx, "the data set to scan")
+    return result
 
 
 # ---- Reading ----

@@ -15,6 +15,7 @@ from ..attribution import Explainer
 from ..data import ImageCollator, Regions
 from ..data.exchange import OtherClassPartners
 from ..detection import SpuriousSamples
+from ..models import check_label_ids
 from .insertion import insertion_effects
 from .relevance import relevance_in_region
 
@@ -132,6 +133,7 @@ class ExplainedTestSet:
         return self._collate([self._view[int(position)] for position in positions])["pixel_values"].cpu()
 
     def _explain(self, model: Any, pixel_values: Tensor, targets: Tensor) -> np.ndarray:
+        check_label_ids(model, self._view, "the test set")
         model.to(self._device)
         heatmaps = []
         with Explainer(model, batch_size=self._batch_size) as explainer:

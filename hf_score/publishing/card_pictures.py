@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ..data.classes import file_names
 from ..detection import Candidates, Selection
 from ..report import candidate_sheet
 
@@ -27,6 +27,7 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
     if (folder / "selection.json").is_file() and (folder / "candidates").is_dir():
         selection, candidates = Selection.load(folder / "selection.json"), Candidates.load(folder / "candidates")
         chosen = [int(decision.idx) for decision in selection.spurious]
+        files = file_names(candidates.class_names)
         for label in sorted({decision.label for decision in selection.spurious}):
             rows = np.flatnonzero(np.isin(candidates.idx, chosen) & (candidates.labels == label))[:PAIRS]
             name = candidates.class_names[label]
@@ -34,7 +35,7 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
             if part.pixels is not None:
                 sheet = candidate_sheet(part, label=label, heatmaps=False, columns=3)
                 caption = f"“{name}”: training images that were taken as spurious-positive, and what is left of them"
-                pictures[f"shortcut-{_slug(name)}.png"] = (sheet, caption)
+                pictures[f"shortcut-{files[label]}.png"] = (sheet, caption)
     heatmaps = folder / "report" / "heatmaps.png"
     if heatmaps.is_file():
         with Image.open(heatmaps) as image:
@@ -43,7 +44,3 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
                 "Relevance before and after: red speaks for the class, blue against",
             )
     return pictures
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "class"

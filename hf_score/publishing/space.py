@@ -26,6 +26,7 @@ from ..detection import Candidates, Selection
 from ..errors import HFScoreError
 from ..files import atomic_folder, write_json, write_text
 from ..hub_errors import HUB_ID
+from ..models import own_class_names
 from ..report.card import TAGS
 from ..report.redact import redact
 from ..report.templating import environment
@@ -103,7 +104,8 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         benchmark = find_dataset(dataset)
         if benchmark is not None and is_open_licence(benchmark.licence):
             kept = {name: arguments[name] for name in ("held_out", "drop_minority")}
-            data = load_data(dataset, **kept, verify=False)  # the run did
+            names = own_class_names(home / "erm")  # the run's label ids are its model's
+            data = load_data(dataset, **kept, model_classes=names, verify=False)  # the run did
             settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
             settings["patch"] = _write_patch(folder / "patch.png", data, home)
             settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])

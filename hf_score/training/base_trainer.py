@@ -22,11 +22,12 @@ from transformers import EvalPrediction, PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data import ImageCollator
+from ..data.identity import check_unique_idx
 from ..errors import DataError
 from ..evaluation import group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
-from ..models import base_model_id, describe_model, load_model
+from ..models import base_model_id, check_label_ids, describe_model, load_model
 from ..provenance import provenance
 from .base_config import GROUP_METRICS, BaseConfig
 from .checkpoints import CheckpointedTrainer
@@ -50,7 +51,9 @@ class BaseTrainer(CheckpointedTrainer):
         **kwargs: as for `Trainer`; `processing_class` is the image processor.
 
     Raises:
-        DataError: a training set with any other column, or an evaluation set with groups that would choose.
+        DataError: a training set with any other column, or with an `idx` twice; or an evaluation set with groups that
+            would choose.
+        ModelError: a data set that names its classes has other label ids than the model.
     """
 
     args: BaseConfig  # type: ignore[assignment]
@@ -89,6 +92,10 @@ class BaseTrainer(CheckpointedTrainer):
         if isinstance(model, str | os.PathLike):
             loaded = load_model(model, class_names=class_names(train_dataset))
             model, processing_class = loaded.model, processing_class or loaded.processor
+        check_unique_idx(train_dataset, "the training set")
+        check_label_ids(model, train_dataset, "the training set")
+        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
+            check_label_ids(model, dataset, "the evaluation set")
         super().__init__(
             model=model,
             args=args,
@@ -184,6 +191,7 @@ class BaseTrainer(CheckpointedTrainer):
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Add group metrics where the data set has a `group` column, the label-free `selection` where it has none."""
+        check_label_ids(self.model, dataloader.dataset, "the evaluation set")
         groups = column(dataloader.dataset, "group")
         if groups is not None:
             kwargs["prediction_loss_only"] = False

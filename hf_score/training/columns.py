@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..data.classes import ClassNames, class_names_of, sorted_names
 from ..errors import DataError
 from .base_config import BaseConfig
 
@@ -24,6 +25,8 @@ __all__ = [
 #: All that a training set may carry. A group or an attribute has no way in, whatever it is called.
 TRAINING_COLUMNS = frozenset({"idx", "image", "pixel_values", "label", "labels"})
 
+_ITEMS_LOOKED_AT = 32
+
 
 def column(dataset: Any, name: str) -> list | None:
     """The values of a column, or of an item's key, in the data set's order; None where there is none."""
@@ -39,11 +42,13 @@ def class_labels(dataset: Any) -> list | None:
     return column(dataset, "label") or column(dataset, "labels")
 
 
-def class_names(dataset: Any) -> list[str] | None:
-    """The names of a data set's classes by id; None where its label column has no names."""
-    features = getattr(dataset, "features", None) or {}
-    named = (getattr(features.get(name), "names", None) for name in ("label", "labels"))
-    return next((list(names) for names in named if names), None)
+def class_names(dataset: Any) -> ClassNames | None:
+    """The names of a data set's classes by id, stated where they are not merely sorted; None where it has none."""
+    names = class_names_of(dataset)
+    if names is None:
+        return None
+    by_sorting = sorted_names(names)
+    return ClassNames(names, stated=by_sorting.stated or names != by_sorting)
 
 
 def column_names(dataset: Any) -> list[str] | None:
@@ -55,8 +60,22 @@ def column_names(dataset: Any) -> list[str] | None:
     return names
 
 
+def _keys(dataset: Any) -> set[str]:
+    """The columns of a data set and the keys of its items: of all in a list, else of some that are evenly spread."""
+    keys = set(getattr(dataset, "column_names", None) or ())
+    formatted = (getattr(dataset, "format", None) or {}).get("type") == "custom"
+    if (keys and not formatted) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        return keys
+    count = len(dataset)
+    seen = range(count) if isinstance(dataset, list | tuple) else range(0, count, max(1, count // _ITEMS_LOOKED_AT))
+    for position in {*seen, *range(max(0, count - 1), count)}:
+        item = dataset[position]
+        keys |= set(item) if isinstance(item, Mapping) else set()
+    return keys
+
+
 def refuse_groups_in_training(dataset: Any) -> None:
-    extra = sorted(set(column_names(dataset) or ()) - TRAINING_COLUMNS)
+    extra = sorted(_keys(dataset) - TRAINING_COLUMNS)
     if extra:
         raise DataError(
             f"the training set has the column{'s' if len(extra) > 1 else ''} {', '.join(extra)}: group and attribute "
@@ -68,7 +87,7 @@ def refuse_groups_in_training(dataset: Any) -> None:
 def refuse_groups_in_selection(dataset: Any, args: BaseConfig) -> None:
     chooses = args.load_best_model_at_end or args.metric_for_best_model is not None
     datasets = dataset.values() if isinstance(dataset, dict) else [dataset]
-    if chooses and not args.allow_group_oracle and any("group" in (column_names(d) or ()) for d in datasets):
+    if chooses and not args.allow_group_oracle and any("group" in _keys(d) for d in datasets):
         raise DataError(
             "the evaluation set that would choose the checkpoint has a group column, and an average over a set "
             "balanced by group leaks the groups: choose on data held out from training "
