@@ -105,15 +105,7 @@ def load_model(
     if weights is not None and (architecture is None or from_scratch):
         raise ModelError(f"`weights` goes with a timm name and without `from_scratch`, not with '{name}'; drop one.")
     if architecture is not None and (from_scratch or weights is not None):
-        config = _timm_config(architecture, class_names)
-        processor, has_head = TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture), False
-        if from_scratch:
-            config, processor = _resize(config, processor, image_size)
-        model = _new_timm_model(config)
-        if weights is not None:
-            has_head = _load_weights(model, Path(weights))
-            if has_head and class_names is not None:
-                _check_order(class_names, [f"LABEL_{i}" for i in range(len(class_names))], str(weights))
+        model, processor, has_head = _from_timm(architecture, class_names, weights, image_size)
     else:
         path = _find(name) if architecture is None else _hub_id(architecture)
         try:
@@ -148,6 +140,26 @@ def load_model(
                 f"The image size {image_size} is no multiple of the patch size {patch[1]} of '{name}'; choose one."
             )
     return LoadedModel(model.float().eval(), processor, has_head)
+
+
+def _from_timm(
+    architecture: str,
+    class_names: Sequence[str] | None,
+    weights: str | os.PathLike[str] | None,
+    image_size: int | None,
+) -> tuple[Any, Any, bool]:
+    """A timm model with the weights of a file, or else with random ones for images of that size; its processor; and
+    whether it has a head for the classes."""
+    config = _timm_config(architecture, class_names)
+    processor = TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
+    if weights is None:
+        config, processor = _resize(config, processor, image_size)
+        return _new_timm_model(config), processor, False
+    model = _new_timm_model(config)
+    has_head = _load_weights(model, Path(weights))
+    if has_head and class_names is not None:  # such a file names no classes
+        _check_order(class_names, [f"LABEL_{i}" for i in range(len(class_names))], str(weights))
+    return model, processor, has_head
 
 
 def own_class_names(

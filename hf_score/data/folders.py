@@ -54,7 +54,7 @@ class Found:
 
     splits: dict[str, Any]
     folders: dict[str, Path] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, list[Path]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -178,16 +178,17 @@ def _by_table(base: Path, rows: Rows, name: str, searched: Iterable[Path]) -> Fo
     if "" in tables:
         tables = {"train": tables.pop("")}
     homes = {split: next((path for path in searched if split_of(path.name) == split), base) for split in tables}
-    skipped = dict.fromkeys(tables, 0)
+    skipped: dict[str, list[Path]] = {split: [] for split in tables}
     for path in searched:
         split = split_of(path.name) or "train"
-        skipped[split] = skipped.get(split, 0) + _unlisted(path, [row for part in tables.values() for row in part])
+        rows_of_all = [row for part in tables.values() for row in part]
+        skipped[split] = skipped.get(split, []) + _unlisted(path, rows_of_all)
     _label_by_folder(tables, homes)
     return Found(_typed(tables), homes, skipped)
 
 
-def _class_rows(folder: Path) -> tuple[Rows, int]:
-    """One row for each image below a folder of classes, and how many files are no such images."""
+def _class_rows(folder: Path) -> tuple[Rows, list[Path]]:
+    """One row for each image below a folder of classes, and the files that are no such images."""
     classes = _folders_in(folder)
     below = {child.name: frozenset(inner.name for inner in _folders_in(child)) for child in classes}
     kinds = set(below.values())
@@ -202,7 +203,7 @@ def _class_rows(folder: Path) -> tuple[Rows, int]:
     if not inside:
         raise DataError(f"'{folder}' holds no images; add some.")
     rows = [{"image": _File(path), "label": clean_name(path.relative_to(folder).parts[0])} for path in inside]
-    return rows, len(others) + len(images) - len(inside)
+    return rows, sorted([*others, *(path for path in images if path.parent == folder)])
 
 
 def _of_classes(classes: list[Path]) -> str:
@@ -247,10 +248,10 @@ def _metadata_in(folder: Path) -> list[Path]:
     return [path for path in _files_in(folder) if path.name in _METADATA]
 
 
-def _unlisted(folder: Path, rows: Rows) -> int:
-    """How many files below a folder no row names, the tables themselves apart."""
+def _unlisted(folder: Path, rows: Rows) -> list[Path]:
+    """The files below a folder that no row names, the tables themselves apart."""
     named = {str(Path(value)) for row in rows for value in row.values() if isinstance(value, _File)}
-    return sum(str(path) not in named for path in _files_in(folder) if path.name not in _METADATA)
+    return [path for path in _files_in(folder) if path.name not in _METADATA and str(path) not in named]
 
 
 def _with_images(rows: Rows, base: Path, where: Path, required: str | None = None) -> Rows:

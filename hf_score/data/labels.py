@@ -153,6 +153,11 @@ class Groups:
     names: list[str] | None = None
     num_attributes: int | None = None
 
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """Images per split and group."""
+        return {split: np.bincount(ids, minlength=len(self.names or ())).tolist() for split, ids in self.ids.items()}
+
     def reordered(self, new_ids: np.ndarray, class_names: Sequence[str], old_names: Sequence[str]) -> Groups:
         """The groups of the same images after their label ids have changed: old id → new id."""
         if self.names is None or self.num_attributes is None:

@@ -115,7 +115,7 @@ def load_data(
     with_train_groups: bool = False,
     check_counts: bool = True,
 ) -> ImageData:
-    """Load and check a data set.
+    """Load and check a data set. Long because every way to say what the data are is an argument.
 
     Args:
         name_or_path: A registered benchmark (`list_datasets`), a folder that `hf-score build` has made, a Hub id
@@ -171,31 +171,21 @@ def load_data(
         DataError: For everything that is wrong with the data set; the message names the cause and the fix.
         ModelError: `model_classes` are as many as the data's classes and others.
     """
-    if isinstance(name_or_path, str | os.PathLike):
-        name = os.fspath(name_or_path)
-        source = read_source(
-            name,
-            data_dir=None if data_dir is None else os.fspath(data_dir),
-            revision=revision,
-            config_name=config_name,
-            official=check_counts,
-        )
-    else:
-        name = "data"
-        source = named_splits(Source(as_splits(name_or_path), "in memory"), name)
+    name, source = _open(name_or_path, data_dir, revision=revision, config_name=config_name, official=check_counts)
     benchmark, notes = source.benchmark, list(source.notes)
     splits = {split: _with_image_column(rows, name, split) for split, rows in source.splits.items()}
     order = model_classes
-    if benchmark is not None:
+    if benchmark is not None:  # its label ids have its names: an option can but put them in another order
         order = class_names if order is None or is_automatic(order) else order
         class_names = benchmark.class_names
     labels, names = read_labels(splits, label_column or "label", class_names, name)
     if "test" not in splits:
-        train, test, note = test_split(
-            splits["train"], labels["train"], share=test_share, split_by=split_by, name=name
+        rows, ids = splits["train"], labels["train"]
+        train, test, note = test_split(rows, ids, share=test_share, split_by=split_by, name=name)
+        splits, labels = (
+            {"train": rows.select(train), "test": rows.select(test)},
+            {"train": ids[train], "test": ids[test]},
         )
-        splits = {"train": splits["train"].select(train), "test": splits["train"].select(test)}
-        labels = {"train": labels["train"][train], "test": labels["train"][test]}
         notes.append(note)
     groups = read_groups(
         splits,
@@ -207,8 +197,7 @@ def load_data(
         name=name,
     )
     if check_counts and source.counts and groups.names is not None:
-        found = {split: np.bincount(ids, minlength=len(groups.names)).tolist() for split, ids in groups.ids.items()}
-        compare_counts(name, found, source.counts, groups.names)
+        compare_counts(name, groups.counts, source.counts, groups.names)
     regions = _regions(splits, masks, invert_masks, source, name)
     unreadable: dict[int, str] = {}
     if verify:
@@ -216,38 +205,30 @@ def load_data(
         for split, rows in splits.items():
             skip = unreadable if split == "train" and not strict else None
             _verify(rows, split, regions.get(split), skip, value_range)
-    if unreadable:
-        logger.warning(f"{len(unreadable)} training images are left out; the first: {next(iter(unreadable.values()))}")
-    _say(notes, source.skipped)
+    _say(notes, source.skipped, unreadable)
 
     for split, rows in splits.items():
         splits[split] = converted(rows, value_range=value_range, broken=unreadable if split == "train" else ())
-
     keep = np.setdiff1d(np.arange(len(splits["train"])), list(unreadable))
     keep = _wanted(keep, splits["train"], groups, benchmark, drop_minority, name)
-    rng = np.random.default_rng(seed)
-    if num_train is not None and num_train < len(keep):
-        keep = stratified(keep, labels["train"], num_train / len(keep), rng)
-    set_aside = stratified(keep, labels["train"], held_out, rng)
-    train_rows = np.setdiff1d(keep, set_aside)
+    keep, train_rows, set_aside = _drawn(keep, labels["train"], num_train, held_out, seed)
     counts = np.bincount(labels["train"][train_rows], minlength=len(names))
     if (counts == 0).any():
         lacking = names[int(np.argmin(counts))]
         raise DataError(f"'{name}' has no training images of class '{lacking}' left; add some, or keep more of them.")
     if order is not None:
         labels, names, groups = in_order(labels, names, groups, order)
-
-    in_train = groups.ids.get("train")
+    in_train = groups.ids.pop("train", None)
     train_groups = None if in_train is None else {int(row): int(in_train[row]) for row in keep}
     if with_train_groups and train_groups is None:
         raise DataError(
             f"The groups of the training images of '{name}' were asked for, but its train or its test split has no "
             "column of groups: add one, or use a method without group labels."
         )
-    views = {
-        split: _view(rows, labels[split], names, None if split == "train" else groups.ids.get(split))
-        for split, rows in splits.items()
-    }
+    views = {split: _view(rows, labels[split], names, groups.ids.get(split)) for split, rows in splits.items()}
+    group_counts = None
+    if train_groups is not None and groups.names is not None:
+        group_counts = np.bincount(list(train_groups.values()), minlength=len(groups.names)).tolist()
     return ImageData(
         name=benchmark.name if benchmark else _short_name(name),
         class_names=names,
@@ -256,13 +237,11 @@ def load_data(
         validation=views.get("validation"),
         test=views["test"],
         group_names=groups.names,
-        train_group_counts=None
-        if train_groups is None or groups.names is None
-        else np.bincount(list(train_groups.values()), minlength=len(groups.names)).tolist(),
+        train_group_counts=group_counts,
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
         train_groups=train_groups if with_train_groups else None,
         unreadable=unreadable,
-        skipped=source.skipped,
+        skipped={split: len(files) for split, files in source.skipped.items()},
         notes=notes,
         licence=benchmark.licence if benchmark else None,
         source=source.where,
@@ -293,6 +272,16 @@ def _with_image_column(rows: Dataset, name: str, split: str) -> Dataset:
             )
         rows = rows.rename_column(images[0], "image")
     return rows.cast_column("image", Image(decode=False))
+
+
+def _open(given: Any, data_dir: str | os.PathLike[str] | None, **options: Any) -> tuple[str, Source]:
+    """What a data set is called, and its splits."""
+    if isinstance(given, str | os.PathLike):
+        name = os.fspath(given)
+        return name, read_source(name, data_dir=None if data_dir is None else os.fspath(data_dir), **options)
+    if data_dir is not None:
+        raise DataError("data_dir goes with the name of a benchmark, not with a data set in memory; leave it off.")
+    return "data", named_splits(Source(as_splits(given), "in memory"), "data")
 
 
 def _short_name(name: str) -> str:
@@ -340,13 +329,28 @@ def _wanted(
     return keep
 
 
-def _say(notes: Sequence[str], skipped: Mapping[str, int]) -> None:
+def _drawn(
+    keep: np.ndarray, labels: np.ndarray, num_train: int | None, held_out: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The training rows that are used, and those of them to train on and to set aside."""
+    rng = np.random.default_rng(seed)
+    if num_train is not None and num_train < len(keep):
+        keep = stratified(keep, labels, num_train / len(keep), rng)
+    set_aside = stratified(keep, labels, held_out, rng)
+    return keep, np.setdiff1d(keep, set_aside), set_aside
+
+
+def _say(notes: Sequence[str], skipped: Mapping[str, list[Path]], unreadable: Mapping[int, str]) -> None:
+    """What was done to the data set that nobody asked for."""
+    if unreadable:
+        logger.warning(f"{len(unreadable)} training images are left out; the first: {next(iter(unreadable.values()))}")
     for note in notes:
         logger.warning(note)
-    for split, count in skipped.items():
-        if count:
+    for split, files in skipped.items():
+        if files:
             logger.warning(
-                f"{count} files of split '{split}' are left out: they are no images, or no table lists them"
+                f"{len(files)} files of split '{split}' are left out, being no images or in no table; the first: "
+                f"{files[0]}"
             )
 
 

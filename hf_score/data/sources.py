@@ -44,7 +44,7 @@ class Source:
     folders: dict[str, Path] = field(default_factory=dict)
     benchmark: Benchmark | None = None
     counts: Counts = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, list[Path]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -118,6 +118,7 @@ def named_splits(source: Source, name: str) -> Source:
     if left_out:
         known = ", ".join(other for names in SPLIT_NAMES.values() for other in names)
         notes.append(f"the splits {left_out} of '{name}' are not used; names that are: {known}")
+    splits = {split: splits[split] for split in SPLIT_NAMES if split in splits}
     for split, rows in splits.items():
         if hasattr(rows, "__len__") and len(rows) == 0:
             raise DataError(f"Split '{split}' of '{name}' is empty; add images to it, or remove it.")
