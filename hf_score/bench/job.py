@@ -90,7 +90,8 @@ class CachedWorkspace(Workspace):
         if not file.is_file():
             view = preprocess(rows, self.processor)
             write_bytes(file, save({name: getattr(view, name) for name in ("pixel_values", "labels", "idx")}))
-        view = PixelDataset(**load_file(file))
+        tensors = load_file(file)
+        view = PixelDataset(tensors["pixel_values"], tensors["labels"], tensors["idx"])
         images = view.pixel_values.to(self.device)
         if split in ("train", "held_out"):
             return dataclasses.replace(view, pixel_values=images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def refuse_shared_masks(found: Mapping[str, Mapping[int, str | bytes]], masks: s
         shared = next((mask for mask in of_split.values() if split != "train" and mask in of_train), None)
         if shared is not None:
             raise DataError(
-                f"The mask '{shared}' has the name of a training image and of a {split} image; put the masks into "
+                f"The mask '{os.fsdecode(shared)}' has the name of a training image and of a {split} image; put the masks into "
                 f"folders 'train/' and '{split}/'."
             )
 

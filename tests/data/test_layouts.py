@@ -1,4 +1,4 @@
-"""Layouts people have: folders of classes, one table, what `save_to_disk` wrote, objects in memory; and what is odd."""
+"""Layouts people have: folders of classes, one table, what `save_to_disk` wrote, objects in memory."""
 
 import csv
 
@@ -195,7 +195,7 @@ def test_tables_that_are_broken(image_folder):
     folder = image_folder()
     metadata = folder / "train" / "metadata.csv"
     before = metadata.read_text()
-    metadata.write_text(before.replace("tr003.png,1", "tr003.png,1,7", 1))
+    metadata.write_text(before.replace("tr003.png,", "tr003.png,7,"))
     refused("Line 5 of .*metadata.csv' has 6 values, and the header 5 columns", folder)
     metadata.write_bytes(before.replace("label", "l\u00e4bel").encode("latin-1"))
     refused("Cannot read the table .*metadata.csv", folder)
@@ -292,7 +292,7 @@ def test_torchvisions_own(tmp_path):
         (iter([]), "is a list_iterator"),
         ([], "is empty"),
         ([{"img": 1}], r"keys \['img'\] and no 'image'"),
-        (([1, 2], [0]), "2 images, 1 labels"),
+        (([1, 2], [0]), "2 images and 1 labels"),
         ([(np.zeros((8, 8, 3)), 0)], "of shape .* and float64"),
         ([(np.zeros((8, 8, 3), np.uint8), 0.5)], "neither all whole numbers nor all words"),
     ],
