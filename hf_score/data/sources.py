@@ -5,8 +5,6 @@ Reading itself is left to `datasets`; it can stream.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,10 @@ from datasets import load_dataset
 from ..errors import DataError
 from ..hub_errors import HUB_ID, hub_problem
 from .folders import SPLIT_NAMES, TABLE_ENDINGS, Found, read_folder, read_table, split_of
-from .registry.specs import Benchmark, Counts, compare_counts, find_dataset, list_datasets
+from .registry.opening import RECORD, open_builder, read_record
+from .registry.specs import Benchmark, Counts, find_dataset, list_datasets
 
-__all__ = ["RECORD", "Source", "counts_of", "named_splits", "open_builder", "read_source"]
-
-#: File in a built folder that says what it is.
-RECORD = "build.json"
+__all__ = ["Source", "named_splits", "read_source"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def read_source(
         DataError: there is nothing to read, or it has no training split; with streaming, or no test split.
     """
     if data_dir is None and (Path(name) / RECORD).is_file():
-        name, data_dir = _record(Path(name))["benchmark"], name
+        name, data_dir = read_record(Path(name))["benchmark"], name
     benchmark = find_dataset(name)
     if data_dir is not None:
         source = _read_data_dir(name, benchmark, Path(data_dir), streaming, official)
@@ -126,33 +122,11 @@ def named_splits(source: Source, name: str) -> Source:
     return replace(source, splits=splits, folders=folders, skipped=skipped, notes=notes)
 
 
-def open_builder(benchmark: Benchmark, data_dir: Path, *, official: bool, **options: Any) -> Any:
-    """The builder of a benchmark on a raw folder; with `official`, its groups have been counted.
-
-    Raises:
-        DataError: the folder is not of the builder's layout, or has other counts.
-    """
-    if benchmark.builder is None:
-        raise DataError(
-            f"'{benchmark.name}' is included in hf-score: there is nothing to build, and no data_dir to give."
-        )
-    builder = benchmark.builder(data_dir, **{**benchmark.options, **options})
-    if official:  # before any image is made
-        compare_counts(benchmark.name, counts_of(builder.plan()), benchmark.counts, benchmark.group_names)
-    return builder
-
-
-def counts_of(plan: dict[str, list[dict[str, Any]]]) -> dict[str, list[int]]:
-    """Images per split and group 2 * label + attribute."""
-    found = {split: Counter(2 * row["label"] + row["spurious"] for row in rows) for split, rows in plan.items()}
-    return {split: [counter[group] for group in range(4)] for split, counter in found.items()}
-
-
 def _read_data_dir(name: str, benchmark: Benchmark | None, data_dir: Path, streaming: bool, official: bool) -> Source:
     if benchmark is None:
         raise DataError(f"data_dir goes with the name of a benchmark, not with '{name}'; give the folder alone.")
     if (data_dir / RECORD).is_file():
-        record = _record(data_dir)
+        record = read_record(data_dir)
         if record["benchmark"] != benchmark.name:
             raise DataError(f"'{data_dir}' was built as '{record['benchmark']}', not as '{name}'; load it as that.")
         return _local(read_folder(data_dir), streaming, counts=record["counts"])
@@ -161,16 +135,6 @@ def _read_data_dir(name: str, benchmark: Benchmark | None, data_dir: Path, strea
         return Source(builder.as_streaming_dataset(), "local folder")
     builder.download_and_prepare()
     return Source(dict(builder.as_dataset()), "local folder", counts=benchmark.counts if official else {})
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if find_dataset(record["benchmark"]) is None:
-            raise ValueError(f"there is no benchmark {record['benchmark']!r}")
-        return {"benchmark": record["benchmark"], "counts": record["counts"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"'{folder / RECORD}' is no record of a build ({error}); build the folder again.") from error
 
 
 def _read_path(

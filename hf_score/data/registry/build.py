@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from ... import __version__
 from ...errors import DataError
 from ...files import atomic_folder, write_json
-from ..sources import RECORD, counts_of, open_builder
 from .builders import FolderBuilder, Waterbirds
+from .opening import RECORD, counts_of, open_builder
 from .specs import Benchmark, find_dataset, list_datasets
 
 __all__ = ["build", "describe", "recipe_of", "registered"]

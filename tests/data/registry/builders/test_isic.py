@@ -10,7 +10,7 @@ from raw_folders import content, disc, write_csv, write_isic
 from hf_score.data import build, load_data
 from hf_score.data.registry.builders import ISIC
 from hf_score.data.registry.builders.isic import insert_patch
-from hf_score.data.sources import counts_of
+from hf_score.data.registry.opening import counts_of
 from hf_score.errors import DataError
 
 

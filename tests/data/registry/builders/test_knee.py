@@ -8,7 +8,7 @@ from raw_folders import content, write_knee
 from hf_score.data import build, list_datasets, load_data
 from hf_score.data.registry.builders import Knee, KneeConfig
 from hf_score.data.registry.builders.knee import marker_mask
-from hf_score.data.sources import counts_of
+from hf_score.data.registry.opening import counts_of
 from hf_score.errors import DataError
 
 

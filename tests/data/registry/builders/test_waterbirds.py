@@ -12,7 +12,7 @@ from raw_folders import OFFICIAL_95, content, write_csv, write_cub, write_waterb
 from hf_score.data import build, load_data
 from hf_score.data.registry.builders import Waterbirds
 from hf_score.data.registry.builders.waterbirds import compose, draw
-from hf_score.data.sources import counts_of
+from hf_score.data.registry.opening import counts_of
 from hf_score.errors import DataError
 
 #: One species of each kind: of 40 training birds 8 go to validation, of 20 four.

@@ -1,0 +1,53 @@
+"""Opening what a benchmark is read from: a raw public folder through its builder, or a folder that was built of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+from .specs import Benchmark, compare_counts, find_dataset
+
+__all__ = ["RECORD", "counts_of", "open_builder", "read_record"]
+
+#: File in a built folder that says what it is.
+RECORD = "build.json"
+
+
+def open_builder(benchmark: Benchmark, data_dir: Path, *, official: bool, **options: Any) -> Any:
+    """The builder of a benchmark on a raw folder; with `official`, its groups have been counted.
+
+    Raises:
+        DataError: the folder is not of the builder's layout, or has other counts.
+    """
+    if benchmark.builder is None:
+        raise DataError(
+            f"'{benchmark.name}' is included in hf-score: there is nothing to build, and no data_dir to give."
+        )
+    builder = benchmark.builder(data_dir, **{**benchmark.options, **options})
+    if official:  # before any image is made
+        compare_counts(benchmark.name, counts_of(builder.plan()), benchmark.counts, benchmark.group_names)
+    return builder
+
+
+def counts_of(plan: dict[str, list[dict[str, Any]]]) -> dict[str, list[int]]:
+    """Images per split and group 2 * label + attribute."""
+    found = {split: Counter(2 * row["label"] + row["spurious"] for row in rows) for split, rows in plan.items()}
+    return {split: [counter[group] for group in range(4)] for split, counter in found.items()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a built folder says that it is: `benchmark` and `counts`.
+
+    Raises:
+        DataError: it has no such record.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if find_dataset(record["benchmark"]) is None:
+            raise ValueError(f"there is no benchmark {record['benchmark']!r}")
+        return {"benchmark": record["benchmark"], "counts": record["counts"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{folder / RECORD}' is no record of a build ({error}); build the folder again.") from error
