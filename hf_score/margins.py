@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .errors import ModelError
+
 __all__ = ["margin", "margin_difference"]
 
 
@@ -14,7 +16,14 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: (B, K), K ≥ 2.
         labels: (B,).
+
+    Raises:
+        ModelError: one logit, which has no other.
     """
+    if logits.shape[1] < 2:
+        raise ModelError(
+            "A model with one logit has no margin; load it with `hf_score.load_model` and the two class names."
+        )
     logits = logits.float()
     of_class = logits.gather(1, labels[:, None])[:, 0]
     return of_class - logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)

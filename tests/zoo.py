@@ -47,7 +47,7 @@ def make(name: str, *, num_classes: int = 5) -> tuple[nn.Module, int]:
     if name == "torch.nn.Sequential":
         return _sequential(num_classes), 32
     if name.startswith("torchvision"):
-        return _torchvision(name, num_classes), 32
+        return _torchvision(name.removeprefix("torchvision "), num_classes), 32
     if name.endswith("ForImageClassification"):
         return _transformers(name, num_classes), 32
     settings = _TIMM.get(name, {})
@@ -80,15 +80,42 @@ def _transformers(name: str, num_classes: int) -> nn.Module:
 
 
 def _torchvision(name: str, num_classes: int) -> nn.Module:
+    from torchvision import models
     from torchvision.models import resnet, vgg
 
-    if "vgg" in name:
+    if name.startswith("vgg"):
         model = vgg.VGG(vgg.make_layers([8, "M", 16, 16, "M"], batch_norm=True))
         model.classifier = nn.Sequential(
             nn.Linear(16 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, num_classes)
         )
         return model.eval()
-    return resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=num_classes).eval()
+    if name.startswith("resnet"):
+        return resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=num_classes).eval()
+    if name.startswith("densenet"):
+        small = {"growth_rate": 8, "block_config": (2, 2, 2, 2), "num_init_features": 16}
+        return models.DenseNet(**small, num_classes=num_classes).eval()
+    if name.startswith("convnext"):
+        stages = [models.convnext.CNBlockConfig(16, 32, 2), models.convnext.CNBlockConfig(32, None, 2)]
+        return _lively(models.ConvNeXt(stages, layer_scale=0.5, num_classes=num_classes).eval())
+    if name.startswith("swin"):
+        v2 = "v2" in name
+        parts = {
+            "block": models.swin_transformer.SwinTransformerBlockV2 if v2 else None,
+            "downsample_layer": models.swin_transformer.PatchMergingV2 if v2 else models.swin_transformer.PatchMerging,
+        }
+        size = {"patch_size": [2, 2], "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2], "window_size": [4, 4]}
+        return _lively(models.SwinTransformer(**size, **parts, num_classes=num_classes).eval())
+    if name.startswith("efficientnet_v2"):
+        from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
+
+        stages = [FusedMBConvConfig(1, 3, 1, 24, 24, 1), MBConvConfig(4, 3, 2, 24, 48, 2)]
+        return _lively(EfficientNet(stages, dropout=0.2, last_channel=96, num_classes=num_classes).eval())
+    settings = {"width_mult": 0.5} if name.startswith("mobilenet") else {}
+    model = getattr(models, name)(num_classes=num_classes, **settings).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):  # torchvision starts depthwise ones so small that the signal fades
+            nn.init.kaiming_normal_(module.weight)
+    return _lively(model)
 
 
 def _sequential(num_classes: int) -> nn.Module:

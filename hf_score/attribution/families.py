@@ -24,8 +24,10 @@ Layers = Callable[[nn.Module], dict[str, str]]
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _last_in(pattern: str, *, inside: str = "") -> Layers:
+def _last_in(pattern: str, *, inside: str = "", kind: type | None = None) -> Layers:
     """`stage1`, `stage2`, …: the last block of each stage, a module whose dotted name matches `pattern`.
+
+    `kind`: the stages' very class, where other modules have such names.
 
     The block rather than the stage, because with activation checkpointing timm calls the blocks one by one.
     """
@@ -33,7 +35,7 @@ def _last_in(pattern: str, *, inside: str = "") -> Layers:
     def layers(model: nn.Module) -> dict[str, str]:
         found: dict[str, str] = {}
         for name, stage in model.named_modules():
-            if re.fullmatch(pattern, name):
+            if re.fullmatch(pattern, name) and (kind is None or type(stage) is kind):
                 blocks = [child for child, _ in stage.get_submodule(inside).named_children()]
                 path = ".".join(part for part in (name, inside, blocks[-1]) if part)
                 found[f"stage{len(found) + 1}"] = path
@@ -104,7 +106,7 @@ class Family:
     channels_last: bool = False
 
 
-_TIMM, _HF = "timm.models.", "transformers.models."
+_TIMM, _HF, _TORCHVISION = "timm.models.", "transformers.models.", "torchvision.models."
 FAMILIES: tuple[Family, ...] = (
     Family(
         "timm ResNet, Wide ResNet, ResNeXt, SE-ResNet, ECA-ResNet",
@@ -158,17 +160,60 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "torchvision ResNet",
-        ("torchvision.models.resnet.ResNet",),
+        (_TORCHVISION + "resnet.ResNet",),
         CNN_METHODS,
         _last_in(r"layer\d+"),
         ("torchvision resnet18",),
     ),
     Family(
         "torchvision VGG",
-        ("torchvision.models.vgg.VGG",),
+        (_TORCHVISION + "vgg.VGG",),
         CNN_METHODS,
         _pooling,
         ("torchvision vgg11_bn",),
+    ),
+    Family(
+        "torchvision DenseNet",
+        (_TORCHVISION + "densenet.DenseNet",),
+        CNN_METHODS,
+        _named(r"features\.denseblock\d+"),
+        ("torchvision densenet121",),
+    ),
+    Family(
+        "torchvision EfficientNet and EfficientNetV2",
+        (_TORCHVISION + "efficientnet.EfficientNet",),
+        CNN_METHODS,
+        _last_in(r"features\.\d+", kind=nn.Sequential),
+        ("torchvision efficientnet_b0", "torchvision efficientnet_v2_s"),
+    ),
+    Family(
+        "torchvision MobileNetV2, MobileNetV3",
+        (_TORCHVISION + "mobilenetv2.MobileNetV2", _TORCHVISION + "mobilenetv3.MobileNetV3"),
+        CNN_METHODS,
+        _named(r"features\.\d+"),
+        ("torchvision mobilenet_v2", "torchvision mobilenet_v3_small"),
+    ),
+    Family(
+        "torchvision RegNet",
+        (_TORCHVISION + "regnet.RegNet",),
+        CNN_METHODS,
+        _last_in(r"trunk_output\.block\d+"),
+        ("torchvision regnet_y_400mf",),
+    ),
+    Family(
+        "torchvision ConvNeXt",
+        (_TORCHVISION + "convnext.ConvNeXt",),
+        (*VIT_METHODS, *CNN_METHODS[:-1]),
+        _last_in(r"features\.[1357]"),
+        ("torchvision convnext_tiny",),
+    ),
+    Family(
+        "torchvision Swin and Swin V2",
+        (_TORCHVISION + "swin_transformer.SwinTransformer",),
+        VIT_METHODS,
+        _last_in(r"features\.[1357]"),
+        ("torchvision swin_t", "torchvision swin_v2_t"),
+        channels_last=True,
     ),
     Family(
         "torch.nn.Sequential",
@@ -273,10 +318,16 @@ FAMILIES: tuple[Family, ...] = (
 
 #: Families that people will try and that are refused, with the reason.
 REFUSED: dict[str, str] = {
-    "torchvision.models.vision_transformer.VisionTransformer": (
+    _TORCHVISION + "vision_transformer.VisionTransformer": (
         "nn.MultiheadAttention keeps projections and attention in one fused function, which no rule can look into; "
         "the same weights run in timm's vit_base_patch16_224"
     ),
+    **dict.fromkeys(
+        (_TORCHVISION + "inception.Inception3", _TORCHVISION + "googlenet.GoogLeNet"),
+        "its ReLUs overwrite the values that relevance has to pass; timm's inception_v3 has the same weights",
+    ),
+    _TORCHVISION
+    + "maxvit.MaxVit": "its head has a tanh, for which no rule is known; timm's maxvit_tiny_tf_224 has none",
 }
 _TIMM_WRAPPER = _HF + "timm_wrapper.modeling_timm_wrapper.TimmWrapperForImageClassification"
 

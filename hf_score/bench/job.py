@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import AutoModelForImageClassification, PreTrainedModel, PrinterCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from ..baselines import BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
@@ -35,6 +35,7 @@ from ..detection import (
 from ..errors import HFScoreError
 from ..evaluation import group_metrics
 from ..files import write_bytes
+from ..models import load_checkpoint
 from ..pipeline import Workspace
 from ..pipeline.controls import random_hits
 from ..provenance import git_commit, hardware, versions
@@ -150,7 +151,7 @@ class Job:
         folder = self.folder / initial_model
         if not (folder / "config.json").is_file():
             self._train_erm()
-        model = AutoModelForImageClassification.from_pretrained(folder).to(self.device)  # type: ignore[arg-type]
+        model = load_checkpoint(folder).to(self.device)  # type: ignore[arg-type]
         return model.to(memory_format=torch.channels_last) if self.model_spec.get("channels_last") else model
 
     @cached_property

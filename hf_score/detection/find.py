@@ -24,7 +24,7 @@ from ..data.adapt import as_scannable
 from ..data.exchange import OtherClassPartners
 from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError
-from ..models import LoadedModel, check_label_ids, model_fingerprint
+from ..models import LoadedModel, check_label_ids, classes_of_model, model_fingerprint
 from .candidates import Candidates
 from .clusters import cluster_candidates
 from .evidence import find_evidence
@@ -194,6 +194,6 @@ def explain_hits(
 
 
 def _class_names(model: nn.Module, labels: np.ndarray) -> tuple[str, ...]:
-    named = getattr(getattr(model, "config", None), "id2label", None) or {}
+    named = classes_of_model(model)
     count = max(len(named), int(labels.max()) + 1)
     return tuple(str(named.get(label, f"class {label}")) for label in range(count))

@@ -31,7 +31,10 @@ class RunArguments:
     data_dir: str | None = field(
         default=None, metadata={"help": "A registered data set's raw folder, or what `hf-score build` made of it."}
     )
-    weights: str | None = field(default=None, metadata={"help": "Local safetensors weights for a timm name."})
+    label: str | None = field(
+        default=None, metadata={"help": "The output of a multi-label model to look at, by name or number."}
+    )
+    weights: str | None = field(default=None, metadata={"help": "Local .safetensors or .pth weights for a timm name."})
     from_scratch: bool = field(default=False, metadata={"help": "Start a timm model from random weights."})
     image_size: int | None = field(default=None, metadata={"help": "Input size in pixels. Default: the model's."})
     revision: str | None = field(default=None, metadata={"help": "Revision of the model on the Hub."})

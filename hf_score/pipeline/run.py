@@ -31,7 +31,7 @@ from ..detection import (
 )
 from ..errors import SelectionError
 from ..files import atomic_folder, write_bytes, write_json, write_text
-from ..models import checkpoint_digest
+from ..models import check_model, checkpoint_digest
 from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import (
@@ -93,7 +93,8 @@ class SeedRun:
         self.arguments.cluster_weights(self.config.score_lambda)
         self.check_parts()
         self.workspace.object_finder(self.arguments.object_share)
-        model = self.workspace.loaded.model
+        model, data = self.workspace.loaded.model, self.workspace.data
+        check_model(model, self.workspace.processor, data.train, data.class_names)
         one = self.workspace.pixel_values(self.workspace.data.train, [0])
         with Explainer(model) as explainer:  # a function without a rule shows when it runs
             explainer.explain(one, 0, layer=find_layer(model, self.config.score_layer))
@@ -375,6 +376,7 @@ def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
         },
         {
             "name_or_path": a.model,
+            "label": a.label,
             "image_size": a.image_size,
             "weights": a.weights,
             "from_scratch": a.from_scratch,

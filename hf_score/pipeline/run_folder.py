@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
 from ..files import atomic_folder, write_json
-from ..models import checkpoint_state
+from ..models import checkpoint_state, load_checkpoint
 from ..provenance import Manifest, to_jsonable
 from ..report import METHODS
 from ..training import SCOREConfig
@@ -185,7 +185,7 @@ class RunFolder:
 
     def load_model(self, name: str, device: torch.device | str) -> PreTrainedModel:
         """A model of this folder, in eval mode."""
-        return AutoModelForImageClassification.from_pretrained(self / name).to(device)  # type: ignore[arg-type]
+        return load_checkpoint(self / name).to(device)  # type: ignore[arg-type]
 
     def checkpoints(self, name: str) -> Path:
         """Where the trainer of a method keeps its checkpoints."""

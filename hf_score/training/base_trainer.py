@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,11 +28,19 @@ from ..errors import DataError
 from ..evaluation import group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
-from ..models import base_model_id, check_label_ids, describe_model, load_model
+from ..models import (
+    base_model_id,
+    check_label_ids,
+    check_trainable,
+    classes_of_model,
+    describe_model,
+    load_model,
+)
 from ..provenance import provenance
 from .base_config import GROUP_METRICS, BaseConfig
 from .checkpoints import CheckpointedTrainer
 from .columns import class_labels, class_names, column, refuse_groups_in_selection, refuse_groups_in_training
+from .kept_outputs import KeptOutputs
 from .samplers import WeightedSampler
 
 __all__ = ["BaseTrainer", "eval_mode"]
@@ -53,7 +62,8 @@ class BaseTrainer(CheckpointedTrainer):
     Raises:
         DataError: a training set with any other column, or with an `idx` twice; or an evaluation set with groups that
             would choose.
-        ModelError: a data set that names its classes has other label ids than the model.
+        ModelError: a data set that names its classes has other label ids than the model, or a model that cannot be
+            trained on class labels.
     """
 
     args: BaseConfig  # type: ignore[assignment]
@@ -92,6 +102,7 @@ class BaseTrainer(CheckpointedTrainer):
         if isinstance(model, str | os.PathLike):
             loaded = load_model(model, class_names=class_names(train_dataset))
             model, processing_class = loaded.model, processing_class or loaded.processor
+        check_trainable(model)
         check_unique_idx(train_dataset, "the training set")
         check_label_ids(model, train_dataset, "the training set")
         for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
@@ -109,6 +120,7 @@ class BaseTrainer(CheckpointedTrainer):
         if isinstance(self.model, PreTrainedModel):
             self.model.add_model_tags(list(self._tag_names))
         self.group_names = group_names
+        self._kept_outputs = KeptOutputs.of(self.model)
         self.results: dict[str, Any] | None = None
         self._num_items_in_batch: Tensor | int | None = None
 
@@ -123,10 +135,15 @@ class BaseTrainer(CheckpointedTrainer):
             idx: (B,), the stable ids of the images; None where the batches carry none.
 
         Returns:
-            a mean over the micro-batch, and the model's outputs. Default: the cross-entropy of `Trainer`.
+            a mean over the micro-batch, and the model's outputs. Default: the cross-entropy of `Trainer`, and the loss
+            of a multi-label model's other outputs.
         """
-        loss, outputs = super().compute_loss(model, dict(inputs), True, self._num_items_in_batch)
-        return loss * self.current_gradient_accumulation_steps if self._scales_loss else loss, outputs
+        with KeptOutputs.recorded(model) as other_logits:
+            loss, outputs = super().compute_loss(model, dict(inputs), True, self._num_items_in_batch)
+        loss = loss * self.current_gradient_accumulation_steps if self._scales_loss else loss
+        if self._kept_outputs is not None:
+            loss = loss + self._kept_outputs.loss(other_logits[0], inputs["pixel_values"])
+        return loss, outputs
 
     @property
     def has_own_loss(self) -> bool:
@@ -141,14 +158,15 @@ class BaseTrainer(CheckpointedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """`batch_loss` while training with a loss of its own, else that of `Trainer`."""
+        """`batch_loss` while training with a loss of its own or with outputs to keep, else that of `Trainer`."""
         idx = inputs.pop("idx", None)
         if model.training:
             self.prepare_for_training(model)
-        if not (model.training and self.has_own_loss):
+        if not (model.training and (self.has_own_loss or self._kept_outputs is not None)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._num_items_in_batch = num_items_in_batch
-        loss, outputs = self.batch_loss(model, inputs, idx)
+        batch_loss = self.batch_loss if self.has_own_loss else partial(BaseTrainer.batch_loss, self)
+        loss, outputs = batch_loss(model, inputs, idx)
         loss = loss / self.current_gradient_accumulation_steps if self._scales_loss else loss
         return (loss, outputs) if return_outputs else loss
 
@@ -329,7 +347,7 @@ class BaseTrainer(CheckpointedTrainer):
             "dataset": {
                 "name": dataset or getattr(info, "dataset_name", None) or "data without a name",
                 "split": "evaluation",
-                "class_names": [str(name) for _, name in sorted((config.id2label or {}).items())],
+                "class_names": list(classes_of_model(self.model).values()),
             },
             "config": json.loads(json.dumps(self.args.described(), default=str)),
             "seeds": [self.args.seed],

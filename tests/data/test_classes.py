@@ -24,7 +24,8 @@ from hf_score.data.classes import (
 )
 from hf_score.data.labels import Groups, in_order, read_labels
 from hf_score.errors import DataError, HFScoreError, ModelError
-from hf_score.models import _check_order, load_model, own_class_names
+from hf_score.models import load_model, own_class_names
+from hf_score.models.loading import _check_order
 
 NFD = unicodedata.normalize("NFD", "mélanome")
 

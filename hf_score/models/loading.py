@@ -6,7 +6,6 @@ so what is saved loads anywhere with `AutoModelForImageClassification`, `AutoIma
 
 from __future__ import annotations
 
-import copy
 import difflib
 import hashlib
 import logging
@@ -17,8 +16,6 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -30,18 +27,23 @@ from transformers import (
 )
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from .data.classes import class_key, class_names_of, is_automatic, is_unnamed, label_numbers, match_classes
-from .errors import ModelError, first_line
-from .hub_errors import HUB_ID, hub_problem
+from ..data.classes import is_automatic, is_unnamed, match_classes
+from ..errors import ModelError, first_line
+from ..hub_errors import HUB_ID, hub_problem
+from .checks import refuse_what_is_not_supported, reset_problem_type
+from .heads import linear_head
+from .sizes import patching, resize, resized
+from .weights import read_weights
+from .yes_no import find_output, has_yes_no_outputs, read_output, restore_output, saved_classes, yes_no_head
 
 __all__ = [
     "LoadedModel",
     "base_model_id",
-    "check_label_ids",
     "checkpoint_digest",
     "checkpoint_state",
     "classifier_head",
     "describe_model",
+    "load_checkpoint",
     "load_model",
     "model_fingerprint",
     "own_class_names",
@@ -69,6 +71,7 @@ def load_model(
     name_or_path: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None,
+    label: str | None = None,
     image_size: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     from_scratch: bool = False,
@@ -86,9 +89,13 @@ def load_model(
             own spelling stays. To have the data in the model's order, load them with
             `load_data(..., model_classes=own_class_names(...))`. Where the model does not name its classes (`LABEL_0`,
             or timm weights), the order is yours to state: names that `load_data` only sorted are refused.
+        label: The output of a multi-label classifier to look at, by name or number. It is read as two classes, absent
+            and present, like the one output of a classifier with a sigmoid; the other outputs are kept
+            (`hf_score.models.yes_no`).
         image_size: Side of the square input in pixels, if not the checkpoint's own. Position embeddings are
             interpolated to it (bicubic, `timm.layers.resample_abs_pos_embed`).
-        weights: For a timm name, a `.safetensors` file with timm's keys to load in place of the Hub's weights.
+        weights: For a timm name, a `.safetensors` or `.pth` file with timm's keys to load in place of the Hub's
+            weights.
         from_scratch: Random weights, from torch's global generator.
         revision, cache_dir, trust_remote_code: As in `from_pretrained`.
 
@@ -97,15 +104,17 @@ def load_model(
 
     Raises:
         ModelError: The model cannot be found, its weights do not fit it, it names or orders the classes otherwise, it
-            does not name them and nobody stated their order, or it was to keep its head and has none.
+            does not name them and nobody stated their order, it was to keep its head and has none, or it is of a kind
+            that is not supported (one-channel images, adapters, regression).
     """
     name = os.fspath(name_or_path)
     hub = {"revision": revision, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
     architecture = _timm_architecture(name)
     if weights is not None and (architecture is None or from_scratch):
         raise ModelError(f"`weights` goes with a timm name and without `from_scratch`, not with '{name}'; drop one.")
+    output = None
     if architecture is not None and (from_scratch or weights is not None):
-        model, processor, has_head = _from_timm(architecture, class_names, weights, image_size)
+        model, processor, has_head, output = _from_timm(architecture, class_names, label, weights, image_size)
     else:
         path = _find(name) if architecture is None else _hub_id(architecture)
         try:
@@ -114,52 +123,68 @@ def load_model(
         except Exception as error:  # transformers lets the errors of several libraries through
             raise _cannot_load(path, error) from error
         own = _names_in(config)
-        fits = class_names is None or len(own) == len(class_names)
+        output = None if from_scratch else find_output(config, class_names, label, name)
+        fits = class_names is None or output is not None or len(own) == len(class_names)
         named = fits and not is_unnamed(own) and not from_scratch
-        if class_names is not None and named:
+        if class_names is not None and named and output is None:
             _check_order(class_names, own, name)  # the model's spelling stays
-        elif class_names is not None:
+        elif class_names is not None and output is None:
             _set_classes(config, class_names)
+            reset_problem_type(config, name)
         if from_scratch:
-            config, processor = _resize(config, processor, image_size)
+            config, processor = resize(config, processor, image_size)
             model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
             has_head = False
         else:
             model, head_loaded = _load_pretrained(path, config, hub)
             has_head = fits and head_loaded
-            if has_head and class_names is not None and not named:
+            if has_head and class_names is not None and output is None and not named:
                 _check_order(class_names, own, name)
-    if class_names is None and not has_head:
+    refuse_what_is_not_supported(model, name)
+    if class_names is None and (not has_head or model.config.num_labels < 2):
         raise ModelError(f"'{name}' has no classes of its own that it was trained to name; give a trained classifier.")
     if image_size is not None:
         if not from_scratch:
-            model, processor = _resized(model, processor, image_size)
-        patch = _patching(model)
+            model, processor = resized(model, processor, image_size)
+        patch = patching(model)
         if patch is not None and image_size % patch[1]:
             raise ModelError(
                 f"The image size {image_size} is no multiple of the patch size {patch[1]} of '{name}'; choose one."
             )
+    if output is not None:
+        assert class_names is not None
+        read_output(model, *output, class_names)
     return LoadedModel(model.float().eval(), processor, has_head)
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> PreTrainedModel:
+    """A model that hf-score saved, in eval mode and read as it was read then."""
+    return restore_output(AutoModelForImageClassification.from_pretrained(folder))
 
 
 def _from_timm(
     architecture: str,
     class_names: Sequence[str] | None,
+    label: str | None,
     weights: str | os.PathLike[str] | None,
     image_size: int | None,
-) -> tuple[Any, Any, bool]:
-    """A timm model with the weights of a file, or else with random ones for images of that size; its processor; and
-    whether it has a head for the classes."""
+) -> tuple[Any, Any, bool, tuple[int, int] | None]:
+    """A timm model with the weights of a file, or else with random ones for images of that size; its processor;
+    whether it has a head for the classes; and the output that is read, if it is one (`find_output`)."""
     config = _timm_config(architecture, class_names)
     processor = TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
     if weights is None:
-        config, processor = _resize(config, processor, image_size)
-        return _new_timm_model(config), processor, False
-    model = _new_timm_model(config)
-    has_head = _load_weights(model, Path(weights))
-    if has_head and class_names is not None:  # such a file names no classes
+        config, processor = resize(config, processor, image_size)
+        return _new_timm_model(config), processor, False, None
+    state = read_weights(Path(weights))
+    own = _config_of_weights(architecture, state)
+    own.problem_type = "multi_label_classification" if label is not None else None  # a file does not say
+    output = find_output(own, class_names, label, str(weights))
+    model = _new_timm_model(config if output is None else own)
+    has_head = _load_weights(model, state, str(weights))
+    if has_head and class_names is not None and output is None:  # such a file names no classes
         _check_order(class_names, [f"LABEL_{i}" for i in range(len(class_names))], str(weights))
-    return model, processor, has_head
+    return model, processor, has_head, output
 
 
 def own_class_names(
@@ -181,7 +206,7 @@ def own_class_names(
             arguments may be given too.
 
     Returns:
-        The names, or None where it does not name them.
+        The names, or None where it does not name them, as with yes/no outputs that nobody has read yet.
 
     Raises:
         ModelError: The model cannot be found.
@@ -193,67 +218,26 @@ def own_class_names(
     path = _find(name) if architecture is None else _hub_id(architecture)
     hub = {"revision": revision, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
     try:
-        names = _names_in(AutoConfig.from_pretrained(path, **hub))
+        config = AutoConfig.from_pretrained(path, **hub)
     except Exception as error:  # as in load_model
         raise _cannot_load(path, error) from error
-    return None if is_automatic(names) else names
-
-
-def check_label_ids(model: Any, dataset: Any, what: str = "the data set") -> None:
-    """Refuse a data set whose label ids stand for other classes than the model's outputs.
-
-    Where one of the two does not name its classes, nothing can be compared: that is said, and nothing refused.
-
-    Args:
-        model: a classifier; its `config.id2label` is read.
-        dataset: its column `label` may be a `ClassLabel`; or names in the order of their ids.
-        what: what to call the data set.
-
-    Raises:
-        ModelError: the names differ, or stand in another order, or are more than the model's outputs.
-    """
-    named = getattr(getattr(model, "config", None), "id2label", None)
-    names = list(dataset) if isinstance(dataset, list | tuple) else class_names_of(dataset)
-    if not named or not names:
-        return
-    own = [str(named[i]) for i in sorted(named)]
-    if len(names) > len(own):
-        raise ModelError(
-            f"The model has {len(own)} outputs, and {what} {len(names)} classes; load it for these classes."
-        )
-    numbers, own_numbers = label_numbers(names), label_numbers(own)
-    if not (numbers and own_numbers) and (is_unnamed(own) or is_unnamed(names)):
-        logger.warning("The model calls its classes %s, %s %s; their label ids are taken to agree.", own, what, names)
-        return
-    for i, name in enumerate(names):
-        same = numbers[i] == own_numbers[i] if numbers and own_numbers else class_key(name) == class_key(own[i])
-        if not same:
-            raise ModelError(
-                f"The label ids of the model and of {what} differ: the model says {i} = '{own[i]}', {what} says "
-                f"{i} = '{name}'; load the data in the model's order, with load_data(..., model_classes={own[:12]})."
-            )
+    if has_yes_no_outputs(config):
+        return saved_classes(config)
+    return None if is_automatic(_names_in(config)) else _names_in(config)
 
 
 def classifier_head(model: PreTrainedModel) -> nn.Linear:
     """The linear layer that gives the logits (B, K); its input (B, D) is the image's representation.
 
     Raises:
-        ModelError: the model has no linear head, or several.
+        ModelError: the model has no linear head, several, or one with yes/no outputs.
     """
-    if isinstance(model, TimmWrapperForImageClassification):
-        found: Any = model.timm_model.get_classifier()
-        parts = found if isinstance(found, tuple) else (found,)  # a distilled model has two
-        modules = [module for part in parts for module in part.modules()]
-    else:
-        body = f"{model.base_model_prefix}."
-        modules = [module for name, module in model.named_modules() if not name.startswith(body)]
-    heads = [module for module in modules if isinstance(module, nn.Linear)]
-    if len(heads) != 1:
+    if yes_no_head(model) is not None:
         raise ModelError(
-            f"{type(model).__name__} has {len(heads)} linear heads, and a method that looks at the input of the "
-            "classifier needs one; choose a model with one."
+            f"The head of this {type(model).__name__} has yes/no outputs, and a method that sets the classifier needs "
+            "an output per class; choose a model with one."
         )
-    return heads[0]
+    return linear_head(model)[1]
 
 
 def base_model_id(
@@ -308,6 +292,11 @@ def _timm_architecture(name: str) -> str | None:
 
 def _find(name: str) -> str:
     """`name` where it is a folder or can be a Hub id; anything else is refused without asking the Hub."""
+    if (Path(name) / "adapter_config.json").is_file():
+        raise ModelError(
+            f"The folder '{name}' holds adapters (PEFT) and not a whole model; merge them first: "
+            "`model.merge_and_unload()`, then `save_pretrained`."
+        )
     if Path(name).is_dir() or HUB_ID.fullmatch(name):
         return name
     close = difflib.get_close_matches(name, timm.list_models(), n=1)
@@ -347,14 +336,16 @@ def _new_timm_model(config: Any) -> Any:
     return model
 
 
-def _load_weights(model: Any, file: Path) -> bool:
-    """Fill a timm model from a file; whether the file's head fitted."""
-    try:
-        state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
-    except Exception as error:  # a missing file, or the safetensors library's own error
-        raise ModelError(
-            f"Cannot read the weights '{file}' ({first_line(error)}); give a .safetensors file."
-        ) from error
+def _config_of_weights(architecture: str, state: Mapping[str, Tensor]) -> Any:
+    """The configuration of the model that the weights are from: as many classes as its head has, without names."""
+    classifier = getattr(timm.get_pretrained_cfg(architecture), "classifier", None) or ()
+    heads = (classifier,) if isinstance(classifier, str) else classifier
+    rows = next((len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state), 0)
+    return _timm_config(architecture, [f"LABEL_{i}" for i in range(rows)])
+
+
+def _load_weights(model: Any, state: Mapping[str, Tensor], file: str) -> bool:
+    """Fill a timm model from the weights in a file; whether the file's head fitted."""
     expected = model.timm_model.state_dict()
     head = _head_keys(model)
     fits = all(key in state and state[key].shape == expected[key].shape for key in head)
@@ -431,66 +422,13 @@ def _set_classes(config: Any, class_names: Sequence[str]) -> None:
         config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
 
 
-def _resize(config: Any, processor: Any, image_size: int | None) -> tuple[Any, Any]:
-    """Copies of configuration and processor for another input size, or the same where it is None."""
-    if image_size is None:
-        return config, processor
-    config = copy.deepcopy(config)
-    if isinstance(config, TimmWrapperConfig):
-        cfg = {key: value for key, value in config.pretrained_cfg.items() if not key.startswith("test_")}
-        config.pretrained_cfg = {**cfg, "input_size": [3, image_size, image_size]}
-        if cfg.get("fixed_input_size"):
-            config.model_args = {**(config.model_args or {}), "img_size": image_size}
-        return config, TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
-    if hasattr(config, "image_size"):
-        config.image_size = image_size
-    settings = processor.to_dict()
-    cropped = settings.get("do_center_crop") and settings.get("crop_size")
-    shown = settings["crop_size"] if cropped else settings["size"]
-    factor = image_size / (shown.get("height") or shown["shortest_edge"])
-    for key in ("size", "crop_size"):
-        if settings.get(key):
-            settings[key] = {side: round(value * factor) for side, value in settings[key].items() if value}
-    return config, type(processor).from_dict(settings)
-
-
-def _resized(model: Any, processor: Any, image_size: int) -> tuple[Any, Any]:
-    """The model and its processor for another input size, with its position embeddings interpolated."""
-    config, processor = _resize(model.config, processor, image_size)
-    try:
-        resized = type(model)(config)
-    except (AssertionError, ValueError) as error:
-        raise ModelError(
-            f"The model cannot take {image_size} px images ({first_line(error)}); choose another size."
-        ) from error
-    state, expected = model.state_dict(), resized.state_dict()
-    for key, value in state.items():
-        if value.shape == expected[key].shape:
-            continue
-        old, new = _patching(model), _patching(resized)
-        if not key.endswith(("pos_embed", "position_embeddings")) or old is None or new is None:
-            raise ModelError(
-                f"{type(model).__name__} cannot change its input size ({key} depends on it); leave it as it is."
-            )
-        before, after = old[0] // old[1], new[0] // new[1]
-        tokens = value.shape[1] - before**2  # class and distillation tokens have positions of their own
-        state[key] = resample_abs_pos_embed(value, [after, after], old_size=[before, before], num_prefix_tokens=tokens)
-    resized.load_state_dict(state)
-    return resized, processor
-
-
-def _patching(model: Any) -> tuple[int, int] | None:
-    """Sides of the (square) image and of one patch in pixels, None for a model without patches."""
-    if isinstance(model, TimmWrapperForImageClassification):
-        embed: Any = getattr(model.timm_model, "patch_embed", None)
-        size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
-        return (size[0], patch[0]) if size is not None and patch is not None else None
-    size, patch = getattr(model.config, "image_size", None), getattr(model.config, "patch_size", None)
-    return (size, patch) if isinstance(size, int) and isinstance(patch, int) else None
-
-
 def _cannot_load(path: str, error: Exception) -> ModelError:
     if Path(path).is_dir():
+        if (Path(path) / "config.json").is_file() and "preprocessor_config.json" in str(error):
+            return ModelError(
+                f"The model folder '{path}' has no preprocessor_config.json, which says how images are prepared; save "
+                "the processor that the model was trained with into it, by `processor.save_pretrained`."
+            )
         return ModelError(
             f"Cannot load the model folder '{path}' ({first_line(error)}); it must be written by `save_pretrained` of "
             "a model and its processor."
