@@ -85,8 +85,8 @@ def refuse_shared_masks(found: Mapping[str, Mapping[int, str | bytes]], masks: s
         shared = next((mask for mask in of_split.values() if split != "train" and mask in of_train), None)
         if shared is not None:
             raise DataError(
-                f"The mask '{os.fsdecode(shared)}' has the name of a training image and of a {split} image; put "
-                f"the masks into folders 'train/' and '{split}/'."
+                f"The mask '{os.fsdecode(shared)}' has the name of a training image and of a {split} image; put the "
+                f"masks into folders 'train/' and '{split}/'."
             )
 
 

@@ -102,8 +102,8 @@ def named_splits(source: Source, name: str) -> Source:
             splits[split] = rows
     folders, skipped = dict(source.folders), dict(source.skipped)
     if "test" not in splits and "validation" in splits:
-        by_split: dict[str, Any]
-        for by_split in (splits, folders, skipped):
+        every: list[Any] = [splits, folders, skipped]
+        for by_split in every:
             if "validation" in by_split:
                 by_split["test"] = by_split.pop("validation")
     if "train" not in splits:
