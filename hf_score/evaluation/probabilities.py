@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 __all__ = ["auroc", "brier_score", "calibration_error"]
 
@@ -30,13 +30,11 @@ def auroc(logits: ArrayLike, labels: ArrayLike, weights: np.ndarray | None = Non
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     weights = np.ones((1, len(labels))) if weights is None else weights
-    log_probabilities = log_softmax(logits, axis=1)
     present = np.unique(labels)
     areas = []
     for label in present[1:] if logits.shape[1] == 2 else present:
-        own = log_probabilities[:, label]
-        rest = np.delete(log_probabilities, label, axis=1)
-        areas.append(_area(own - np.logaddexp.reduce(rest, axis=1), labels == label, weights))
+        rest = np.logaddexp.reduce(np.delete(logits, label, axis=1), axis=1)
+        areas.append(_area(logits[:, label] - rest, labels == label, weights))
     return np.mean(areas, axis=0) if len(present) > 1 else np.full(len(weights), np.nan)
 
 

@@ -43,6 +43,7 @@ def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2
     )
     templates.filters["fold"] = fold
     templates.filters["plain"] = plain
+    templates.filters["plain_paragraphs"] = lambda text: "\n\n".join(map(plain, text.split("\n\n")))
     return templates
 
 
