@@ -321,7 +321,7 @@ class Verdicts:
             strict = paired_difference(classes_before[name].hits, figure.hits, level=level)  # type: ignore[arg-type]
             if strict.value < -FALL and strict.high < 0:
                 fallen.append(name)
-        entry = {
+        entry: dict[str, Any] = {
             "change": {name: figure.since(figures_before[name]).described() for name, figure in figures.items()},
             "class_change": _lowest(changes),
             "fallen": fallen[:MOST_CLASSES_LISTED],
