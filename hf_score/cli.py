@@ -158,9 +158,9 @@ def _run_step(step: str, words: list[str]) -> None:
     outcome = getattr(seed_run, step)()
     if seed_run.is_main_process:
         if step == "evaluate":
-            from .report import render_table
+            from .report import render_conclusions, render_table
 
-            print(render_table(outcome))
+            print(f"{render_table(outcome)}\n\n{render_conclusions(outcome)}")
         print(outcome if isinstance(outcome, Path) else f"{step}: done, see {seed_run.folder.path}")
 
 

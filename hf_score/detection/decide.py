@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from .candidates import Candidates
 from .selection import Selection
 
 __all__ = ["decide_at_random", "decide_by_file", "decide_by_oracle", "decide_by_proposal", "region_shares"]
+
+#: A mask with less of its relevance in the known region does not show it.
+HARDLY = 0.05
 
 
 def decide_by_file(candidates: Candidates, path: str | Path) -> Selection:
@@ -56,7 +60,8 @@ def decide_by_oracle(
 
     Stands in for a person in benchmarks and is always reported as `oracle`. It sees regions, never groups. Whether the
     masked image alone still gets the class (`Candidates.sufficient`) is not asked: a small attribute on an empty image
-    often does not, and exchanging such a region is useful all the same.
+    often does not, and exchanging such a region is useful all the same. Core are those whose masks hardly show the
+    region; what lies between, and what fits but is more than `num_keep`, stays unsure and is not used.
 
     Args:
         regions: see `region_shares`.
@@ -70,7 +75,13 @@ def decide_by_oracle(
         order = np.argsort(-shares, kind="stable")
         keep.update(int(row) for row in order[fits[order]][:num_keep])
     notes = [f"{share:.2f} of the relevance in the mask lies in the region" for share in shares]
-    return candidates.select(sorted(keep), by="oracle", others="core", notes=notes)
+    for row in np.flatnonzero(shares >= threshold):
+        if row not in keep:
+            notes[row] += f"; not used: more than {num_keep} of the class show it"
+    selection = candidates.select(sorted(keep), by="oracle", others="unsure", notes=notes)
+    core = {int(idx) for idx in candidates.idx[shares < min(HARDLY, threshold)]}
+    decisions = (replace(d, verdict="core") if d.idx in core else d for d in selection.decisions)
+    return replace(selection, decisions=tuple(decisions))
 
 
 def decide_by_proposal(

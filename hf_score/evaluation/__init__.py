@@ -6,7 +6,21 @@ One definition of every measure. Group labels are read here.
 from .classes import classification_metrics
 from .explained_test_set import ExplainedTestSet
 from .insertion import insertion_effects
+from .probabilities import auroc, brier_score, calibration_error
 from .relevance import relevance_in_region
+from .verdict import JudgedRegions, Verdicts, region_figures
 from .worst_group_accuracy.groups import group_metrics
 
-__all__ = ["ExplainedTestSet", "classification_metrics", "group_metrics", "insertion_effects", "relevance_in_region"]
+__all__ = [
+    "ExplainedTestSet",
+    "JudgedRegions",
+    "Verdicts",
+    "auroc",
+    "brier_score",
+    "calibration_error",
+    "classification_metrics",
+    "group_metrics",
+    "insertion_effects",
+    "region_figures",
+    "relevance_in_region",
+]

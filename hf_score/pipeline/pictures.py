@@ -1,21 +1,71 @@
-"""The pictures of a run: contact sheets of the candidates, and heatmaps of test images before and after."""
+"""The pictures of a run: contact sheets of the candidates, heatmaps of test images before and after, and the test
+images whose answer a judged region changed before and does not after."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from transformers import PreTrainedModel
 
+from ..attribution import Explainer
 from ..data import to_uint8
 from ..detection import Candidates, Selection
+from ..evaluation import JudgedRegions
 from ..files import atomic_folder
-from ..report import candidate_sheet, heatmap_pairs
+from ..report import candidate_sheet, group_bars, heatmap_pairs, training_curves
+from .results import data_has_groups
 from .workspace import Workspace
 
-__all__ = ["before_and_after", "write_contact_sheets"]
+__all__ = ["INSERTIONS", "before_and_after", "figures_of", "insertions", "write_contact_sheets"]
+
+#: Caption of `insertions`.
+INSERTIONS = (
+    "Test images with a region of a sample pasted in: before, it changed the answer; after, it does not. Chosen to "
+    "show this; the figures are of all pictures."
+)
+
+
+def figures_of(results: Mapping[str, Any], contact_sheets: Path) -> dict[str, tuple[Image.Image, str]]:
+    """Picture and caption by key, as `write_report` takes them: those that need no model."""
+    figures: dict[str, tuple[Image.Image, str]] = {}
+    if data_has_groups(results):
+        figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
+    for sheet in sorted(contact_sheets.glob("*.png")):
+        with Image.open(sheet) as image:
+            figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {sheet.stem}.")
+    if results["history"]:
+        labels = {key: method["label"] for key, method in results["methods"].items()}
+        figures["training_curves"] = (
+            training_curves(results["history"], labels=labels),
+            "Loss, penalty, held-out accuracy and reliance over the optimizer steps.",
+        )
+    return figures
+
+
+def insertions(
+    workspace: Workspace, regions: JudgedRegions, pairs: Sequence[int], before: PreTrainedModel, after: PreTrainedModel
+) -> Image.Image:
+    """Test images with the judged region in them, with heatmaps of its class by two models, and their answers."""
+    names, (images, masks, targets) = workspace.data.class_names, regions.with_region(pairs)
+    heatmaps, answers = [], []
+    for model in (before, after):
+        with Explainer(model) as explainer:
+            explained = explainer.explain(images.to(workspace.device), targets.to(workspace.device))
+        assert explained.relevance is not None
+        heatmaps.append(explained.relevance.float().cpu().numpy())
+        answers.append([names[k] for k in explained.logits.argmax(dim=1).tolist()])
+    own = [names[k] for k in regions.host_labels[list(pairs)].tolist()]
+    return heatmap_pairs(
+        to_uint8(images, workspace.processor),
+        *heatmaps,
+        captions=[f"{k} with the region\nbefore: {a}; after: {b}" for k, a, b in zip(own, *answers, strict=True)],
+        title="A judged region in pictures of other classes: relevance for the region's class",
+        regions=masks.numpy(),
+    )
 
 
 def before_and_after(

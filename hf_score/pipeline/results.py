@@ -11,23 +11,40 @@ from typing import Any
 import numpy as np
 
 from ..attribution import find_layer
+from ..data import ImageCollator, ImageData
 from ..data.registry.specs import find_dataset
-from ..evaluation import group_metrics
+from ..detection import Candidates, Selection
+from ..evaluation import JudgedRegions, group_metrics
+from ..evaluation.verdict import FEWEST_HELD_OUT
 from ..models import base_model_id, describe_model
 from ..provenance import provenance, to_jsonable
 from ..report import METHODS
 from ..training import BaseTrainer, SCOREConfig
 from .arguments import RunArguments
+from .run_folder import RunFolder
 from .workspace import Workspace
 
-__all__ = ["data_has_groups", "merge_results", "methods_of_results", "results_head", "test_metrics", "training_cost"]
+__all__ = [
+    "data_has_groups",
+    "examples_of",
+    "judged_regions",
+    "merge_results",
+    "methods_of_results",
+    "results_head",
+    "test_logits",
+    "test_metrics",
+    "training_cost",
+]
 
 
-def test_metrics(trainer: BaseTrainer, workspace: Workspace) -> dict[str, Any]:
-    """Metrics of the trainer's model on the test set, by group where groups are known."""
+def test_logits(trainer: BaseTrainer, workspace: Workspace) -> np.ndarray:
+    """(N, K) of the trainer's model on the test set."""
     logits = trainer.predict(workspace.view("test")).predictions
-    logits = logits[0] if isinstance(logits, tuple) else logits
-    data = workspace.data
+    return logits[0] if isinstance(logits, tuple) else logits
+
+
+def test_metrics(logits: np.ndarray, data: ImageData) -> dict[str, Any]:
+    """Metrics on the test set, by group where groups are known."""
     labels = np.asarray(data.test["label"])
     if "group" not in data.test.column_names:
         return {"accuracy": float((logits.argmax(-1) == labels).mean())}
@@ -37,6 +54,30 @@ def test_metrics(trainer: BaseTrainer, workspace: Workspace) -> dict[str, Any]:
         np.asarray(data.test["group"]),
         group_names=data.group_names,
         train_group_counts=data.train_group_counts,
+    )
+
+
+def judged_regions(folder: RunFolder, workspace: Workspace, config: SCOREConfig) -> JudgedRegions | None:
+    """The regions of the samples that SCORE never penalises, or of all kept ones where those are too few, with the
+    test images to exchange them with. None before anybody has decided."""
+    path = folder / "selection.json"
+    selection = Selection.load(path) if path.is_file() else None
+    if selection is None or not selection.spurious:
+        return None
+    samples = Candidates.load(folder / "candidates").samples(
+        selection, workspace.view("train"), processor=workspace.processor
+    )
+    held_out = samples.split(held_out_share=config.score_held_out_share, seed=config.seed)[1]
+    enough = len(held_out) >= FEWEST_HELD_OUT
+    return JudgedRegions(
+        held_out if enough else samples,
+        workspace.view("test"),
+        workspace.data.test["label"][:],
+        collate=ImageCollator(workspace.processor),
+        held_out=enough,
+        device=workspace.device,
+        seed=config.seed,
+        batch_size=workspace.batch_size,
     )
 
 
@@ -112,6 +153,12 @@ def merge_results(results: dict[str, Any], more: dict[str, Any]) -> dict[str, An
 def data_has_groups(results: Mapping[str, Any]) -> bool:
     """Whether the runs were evaluated by group."""
     return any("group_accuracy" in r["metrics"] for m in results["methods"].values() for r in m["runs"])
+
+
+def examples_of(results: Mapping[str, Any]) -> list[int]:
+    """The pairs that show best what the regions did before and do not after, for the first seed's run of SCORE."""
+    runs = results["methods"].get("score", {}).get("runs") or [{}]
+    return (runs[0].get("verdict") or {}).get("examples") or []
 
 
 def training_cost(trainer: BaseTrainer) -> dict[str, float]:

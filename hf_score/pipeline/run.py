@@ -30,28 +30,24 @@ from ..detection import (
     find_evidence,
 )
 from ..errors import SelectionError
+from ..evaluation import Verdicts
 from ..files import atomic_folder, write_bytes, write_json, write_text
 from ..models import check_model, checkpoint_digest
 from ..provenance import to_jsonable
 from ..publishing import push_run
-from ..report import (
-    METHODS,
-    group_bars,
-    render_model_card,
-    render_table,
-    training_curves,
-    write_report,
-)
+from ..report import METHODS, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
 from .controls import CHANGES, methods_of, random_samples
-from .pictures import before_and_after, write_contact_sheets
+from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
 from .results import (
-    data_has_groups,
+    examples_of,
+    judged_regions,
     merge_results,
     methods_of_results,
     results_head,
+    test_logits,
     test_metrics,
     training_cost,
 )
@@ -244,8 +240,11 @@ class SeedRun:
     def evaluate(self) -> dict[str, Any]:
         """Metrics of every method trained so far, and what its models look at. → `results.json`"""
         head = results_head(self.arguments, self.config, self.workspace)
-        measured = {key: self._measure(key) for key in self.folder.trained}
-        summary, histories = self.folder.selection_summary(self.workspace.data.class_names), self.folder.histories()
+        data = self.workspace.data
+        regions = judged_regions(self.folder, self.workspace, self.config)
+        verdicts = Verdicts(regions, data.test["label"][:], data.class_names)
+        measured = {key: self._measure(key, verdicts) for key in self.folder.trained}
+        summary, histories = self.folder.selection_summary(data.class_names), self.folder.histories()
         results = {
             **head,
             "selection": summary,
@@ -266,25 +265,20 @@ class SeedRun:
         if results is None:
             self.folder.check("results.json", self.arguments, self.config)
             results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-        figures: dict[str, tuple[Any, str]] = {}
+        figures = figures_of(results, self.folder / "contact_sheets")
+        pictures: dict[str, Image.Image] = {}
         if "score" in results["methods"]:
+            before, after = self._load("erm"), self._load("score")
             spurious = sorted({decision.label for decision in self.decide().spurious})
-            picture = before_and_after(self.workspace, self._load("erm"), self._load("score"), spurious)
-            figures["heatmaps"] = (picture, "Heatmaps of the class logit before and after SCORE.")
-        if data_has_groups(results):
-            figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
-        for sheet in sorted((self.folder / "contact_sheets").glob("*.png")):
-            with Image.open(sheet) as image:
-                figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {sheet.stem}.")
-        if results["history"]:
-            labels = {key: method["label"] for key, method in results["methods"].items()}
-            figures["training_curves"] = (
-                training_curves(results["history"], labels=labels),
-                "Loss, penalty, held-out accuracy and reliance over the optimizer steps.",
-            )
+            pictures["heatmaps"] = before_and_after(self.workspace, before, after, spurious)
+            figures["heatmaps"] = (pictures["heatmaps"], "Heatmaps of the class logit before and after SCORE.")
+            regions, pairs = judged_regions(self.folder, self.workspace, self.config), examples_of(results)
+            if regions is not None and pairs:
+                pictures["insertions"] = insertions(self.workspace, regions, pairs, before, after)
+                figures["insertions"] = (pictures["insertions"], INSERTIONS)
         page = write_report(self.folder / "report", results, figures)
-        if "heatmaps" in figures:
-            write_bytes(page.parent / "heatmaps.png", png_bytes(figures["heatmaps"][0]))  # for the card
+        for name, picture in pictures.items():  # for the card
+            write_bytes(page.parent / f"{name}.png", png_bytes(picture))
         return page
 
     # ---- Pieces ----
@@ -336,11 +330,13 @@ class SeedRun:
             processing_class=self.workspace.processor,
         )
 
-    def _measure(self, method: str) -> dict[str, Any]:
+    def _measure(self, method: str, verdicts: Verdicts) -> dict[str, Any]:
         model = self._load(method)
         trainer = self._trainer(model, folder=self.folder.checkpoints("eval"), score_lambda=0.0)
+        logits = test_logits(trainer, self.workspace)
         return {
-            "metrics": test_metrics(trainer, self.workspace),
+            "metrics": test_metrics(logits, self.workspace.data),
+            "verdict": verdicts(model, logits),
             "relevance_in_region": self.workspace.explained_test_set.relevance_in_region(model),
             "weights_sha256": checkpoint_digest(self.folder / method),
         }
@@ -465,7 +461,8 @@ def finish_runs(seed_runs: Sequence[SeedRun], results: dict[str, Any]) -> None:
             shutil.copytree(first.folder / "score", temporary, dirs_exist_ok=True)
             name = f"{Path(arguments.model).name}-{Path(first.workspace.data.name).name}-score"
             write_text(temporary / "README.md", render_model_card(results, model_name=name))
-        print(f"\n{render_table(results)}\n\nmodel:   {folder / 'model'}\nreport:  {page}", flush=True)
+        print(f"\n{render_table(results)}\n\n{render_conclusions(results)}\n")
+        print(f"model:   {folder / 'model'}\nreport:  {page}", flush=True)
         if config.push_to_hub:
             print(f"pushed:  {push_run(folder, config.hub_model_id or folder.name, private=config.hub_private_repo)}")
     first.wait()

@@ -225,6 +225,7 @@ class RunFolder:
         labels = Candidates.load(self / "candidates").labels
         return {
             "decided_by": selection.decided_by,
+            "kept_by": "+".join(sorted({decision.decided_by for decision in selection.spurious})),
             "classes": selection.counts(class_names),
             "candidates": {name: int((labels == k).sum()) for k, name in enumerate(class_names)},
         }

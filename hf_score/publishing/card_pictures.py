@@ -14,13 +14,18 @@ from ..report import candidate_sheet
 __all__ = ["card_pictures"]
 
 PAIRS = 6
+#: Of pictures in `report/`.
+CAPTIONS = {
+    "insertions.png": "A judged region in other classes' pictures; chosen where it changed the answer before alone",
+    "heatmaps.png": "Relevance before and after: red speaks for the class, blue against",
+}
 
 
 def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
     """Name in `assets/` → picture and caption. Every picture shows images of the data set.
 
     Args:
-        run_folder: a run with one seed: `candidates/`, `selection.json`, and `report/heatmaps.png` where there is one.
+        run_folder: a run with one seed: `candidates/`, `selection.json`, and the pictures in `report/` where they are.
     """
     folder = Path(run_folder)
     pictures: dict[str, tuple[Image.Image, str]] = {}
@@ -36,11 +41,8 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
                 sheet = candidate_sheet(part, label=label, heatmaps=False, columns=3)
                 caption = f"“{name}”: training images that were taken as spurious-positive, and what is left of them"
                 pictures[f"shortcut-{files[label]}.png"] = (sheet, caption)
-    heatmaps = folder / "report" / "heatmaps.png"
-    if heatmaps.is_file():
-        with Image.open(heatmaps) as image:
-            pictures["heatmaps.png"] = (
-                image.copy(),
-                "Relevance before and after: red speaks for the class, blue against",
-            )
+    for name, caption in CAPTIONS.items():
+        if (folder / "report" / name).is_file():
+            with Image.open(folder / "report" / name) as image:
+                pictures[name] = (image.copy(), caption)
     return pictures

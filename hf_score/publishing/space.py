@@ -28,6 +28,7 @@ from ..files import atomic_folder, write_json, write_text
 from ..hub_errors import HUB_ID
 from ..models import own_class_names
 from ..report.card import TAGS
+from ..report.conclusions import render_conclusions
 from ..report.redact import redact
 from ..report.templating import environment
 from .guard import check_checkpoint, is_open_licence
@@ -96,6 +97,7 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         "patch": None,
         "examples": [],
         "credits": None,
+        "verdict": _verdict(run_folder / "results.json"),
     }
     with atomic_folder(output_dir) as folder:
         _copy_checkpoint(home / "erm", folder / "original")
@@ -216,6 +218,13 @@ def _gradio_version() -> str:
         return version("gradio")
     except PackageNotFoundError:
         raise HFScoreError("A Space is made for the installed gradio: pip install 'hf-score[space]'.") from None
+
+
+def _verdict(path: Path) -> str | None:
+    """What the run shows, a paragraph for each conclusion; None without results."""
+    if not path.is_file():
+        return None
+    return render_conclusions(redact(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def _copy_checkpoint(source: Path, folder: Path) -> None:

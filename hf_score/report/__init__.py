@@ -4,11 +4,12 @@ Everything here is made from the `results.json` dictionary and images already co
 """
 
 from .card import render_model_card
+from .conclusions import Conclusion, conclusions, judge, judge_regions, region_outcome, render_conclusions
 from .figures import candidate_sheet, contact_sheet, heatmap_pairs, overlay, png_bytes
 from .html import render_report, write_report
 from .methods import METHODS, Method, find_method
 from .plots import group_bars, training_curves
-from .summary import Conclusion, MethodSummary, Spread, judge, render_table, summarise
+from .summary import MethodSummary, Spread, render_table, summarise
 
 __all__ = [
     "METHODS",
@@ -17,13 +18,17 @@ __all__ = [
     "MethodSummary",
     "Spread",
     "candidate_sheet",
+    "conclusions",
     "contact_sheet",
     "find_method",
     "group_bars",
     "heatmap_pairs",
     "judge",
+    "judge_regions",
     "overlay",
     "png_bytes",
+    "region_outcome",
+    "render_conclusions",
     "render_model_card",
     "render_report",
     "render_table",

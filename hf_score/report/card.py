@@ -14,8 +14,9 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import HFScoreError
 from ..renamed import with_new_names
+from .conclusions import class_cells, conclusions, region_cells
 from .redact import redact
-from .summary import judge, render_table
+from .summary import markdown_table, render_table
 from .templating import environment, how_decided, which_lambda
 
 __all__ = [
@@ -108,7 +109,12 @@ def render_model_card(
             license=license,
             repo_id=repo_id or f"{PLACEHOLDER_OWNER}/{_slug(model_name)}",
             is_timm=bool(model.get("is_timm")),
-            verdict=judge(results) if "score" in results["methods"] else None,
+            verdicts=conclusions(results) if "score" in results["methods"] else [],
+            region_tables=[
+                markdown_table([header, *rows])
+                for header, rows in (region_cells(results), class_cells(results))
+                if rows
+            ],
             table=render_table(results, "markdown"),
             how_decided=how_decided(results),
             which_lambda=which_lambda(results),

@@ -12,10 +12,11 @@ from PIL import Image
 
 from ..errors import HFScoreError
 from ..files import write_text
+from .conclusions import class_cells, conclusions, region_cells
 from .figures import png_bytes
 from .plots import group_bars, training_curves
 from .redact import redact
-from .summary import judge, summarise, table_cells
+from .summary import summarise, table_cells
 from .templating import environment, how_decided, which_lambda
 
 __all__ = ["render_report", "write_report"]
@@ -24,6 +25,7 @@ __all__ = ["render_report", "write_report"]
 SECTIONS = {
     "group_bars": ("bars", "Bar chart of the accuracies per group; the table above holds the same numbers."),
     "contact_sheet": ("contact_sheets", "Contact sheet of candidates, each as original and masked image."),
+    "insertions": ("insertions", "Test images with a judged region pasted in, with heatmaps before and after."),
     "heatmaps": ("heatmaps", "Images with their relevance heatmaps before and after."),
     "training_curves": ("curves", "Loss, penalty and held-out accuracy over the optimizer steps."),
 }
@@ -85,7 +87,9 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
                 results=results,
                 model=results["model"],
                 dataset=results["dataset"],
-                verdict=judge(results),
+                verdicts=conclusions(results),
+                regions=region_cells(results),
+                classes=class_cells(results),
                 header=header,
                 rows=list(zip(labels, rows, strict=True)),
                 figures=sections,

@@ -18,6 +18,7 @@ class Method:
         colour: of its bars and curves, from Okabe and Ito's palette, which stays apart for colour-blind readers: greys
             for what was there before, muted colours for controls, blue for SCORE.
         is_control: whether SCORE has to be better than this for its samples to be what helps.
+        meaning: what follows where it does as well as SCORE; the rest of a sentence that begins with "So".
     """
 
     key: str
@@ -25,6 +26,7 @@ class Method:
     supervision: str
     colour: str
     is_control: bool = True
+    meaning: str = ""
 
 
 #: By key, in the order of the tables: what was there before, then the controls, then SCORE.
@@ -32,11 +34,42 @@ METHODS = {
     method.key: method
     for method in (
         Method("erm", "ERM", "class labels", "#8a9099", is_control=False),
-        Method("continued_erm", "continued ERM (λ = 0)", "class labels", "#c4c9d0"),
-        Method("random_samples", "SCORE, random samples", "class labels", "#e69f00"),
-        Method("random_regions", "SCORE, random regions", "class labels + decisions", "#f0e442"),
-        Method("exchange_only", "exchanged copies only (λ → 0)", "class labels + decisions", "#56b4e9"),
-        Method("random_neurons", "SCORE, random neurons", "class labels + decisions", "#cc79a7"),
+        Method(
+            "continued_erm",
+            "continued ERM (λ = 0)",
+            "class labels",
+            "#c4c9d0",
+            meaning="training on, without the samples, does it: nothing here is due to SCORE",
+        ),
+        Method(
+            "random_samples",
+            "SCORE, random samples",
+            "class labels + which class has the shortcut",
+            "#e69f00",
+            meaning="which pictures of the class were chosen does not matter here; that this class has the shortcut "
+            "is what has to be known",
+        ),
+        Method(
+            "random_regions",
+            "SCORE, random regions",
+            "class labels + decisions",
+            "#f0e442",
+            meaning="where the mask is does not matter here: it is not the region that helps",
+        ),
+        Method(
+            "exchange_only",
+            "exchanged copies only (λ → 0)",
+            "class labels + decisions",
+            "#56b4e9",
+            meaning="the copies with exchanged regions do it, and the penalty adds nothing to be seen",
+        ),
+        Method(
+            "random_neurons",
+            "SCORE, random neurons",
+            "class labels + decisions",
+            "#cc79a7",
+            meaning="which neurons are penalised does not matter here",
+        ),
         Method("score", "SCORE", "class labels + decisions", "#0072b2", is_control=False),
     )
 }

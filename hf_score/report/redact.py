@@ -18,7 +18,7 @@ _HIDDEN = "***"
 _SECRET = re.compile(TOKEN_PATTERN)
 _SECRET_NAME = re.compile(r"(?i)(token|secret|password|passwd|api_?key|credential)s?$")
 # Names of classes and groups are keys elsewhere in the results, and have to stay the same as those.
-_NAMES = ("class_names", "group_names", "worst_group")
+_NAMES = ("class_names", "group_names", "worst_group", "fallen")
 _OPTION = re.compile(r"(?P<name>-{0,2}[A-Za-z_][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
 _ADDRESS = r"(?P<scheme>(?!file:)[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/@\"']*@)?(?P<rest>[^\s?\"']*)(?:\?[^\s\"']*)?"
 _PATH = (

@@ -1,4 +1,4 @@
-"""Means, spreads and the verdict of a finished run: pure functions of the `results.json` dictionary.
+"""Means and spreads of a finished run: pure functions of the `results.json` dictionary.
 
 The table, the page, the figures and the model card all take their numbers from here, so they cannot disagree.
 """
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .methods import METHODS, find_method
 
-__all__ = ["Conclusion", "MethodSummary", "Spread", "judge", "render_table", "spread", "summarise", "table_cells"]
+__all__ = ["EMPTY", "MethodSummary", "Spread", "markdown_table", "render_table", "spread", "summarise", "table_cells"]
 
 EMPTY = "–"
 
@@ -52,15 +52,6 @@ class MethodSummary:
     relevance_in_region: Spread | None
     group_accuracy: dict[str, Spread | None]
     worst_group: str | None
-
-
-@dataclass(frozen=True)
-class Conclusion:
-    """What the run shows. `holds`: True or False, or None where the run cannot tell."""
-
-    holds: bool | None
-    headline: str
-    sentence: str
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, MethodSummary]:
@@ -124,60 +115,6 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
-def judge(results: Mapping[str, Any]) -> Conclusion:
-    """Say in words whether SCORE raised the worst-group accuracy, and whether that is more than its controls do.
-
-    SCORE is compared with the best of its controls (`Method.is_control`). The gain holds when it exceeds the standard
-    deviation of a difference between two runs, √(s₁² + s₂²) over seeds.
-    """
-    methods = summarise(results)
-    score, erm = methods.get("score"), methods.get("erm")
-    after = score.worst_group_accuracy if score else None
-    before = erm.worst_group_accuracy if erm else None
-    if after is None:
-        why = "it holds no run of SCORE" if score is None else "its test data has no groups"
-        return Conclusion(None, "No worst-group accuracy to judge", f"This run cannot be judged, because {why}.")
-    change = f"With SCORE the worst-group accuracy {_went(before, after)}"
-    if score and score.accuracy:
-        change += f" and average accuracy {_went(erm.accuracy if erm else None, score.accuracy)}"
-    change += f" ({after.count} seeds, ± is the standard deviation)." if after.count > 1 else " (one seed)."
-
-    controls = {
-        key: method.worst_group_accuracy
-        for key, method in methods.items()
-        if _is_control(key) and method.worst_group_accuracy is not None
-    }
-    if before is not None and after.mean <= before.mean:
-        return Conclusion(False, "SCORE did not help", f"{change} It did not help the worst group here.")
-    if not controls:
-        text = f"{change} No control was run, so what caused the change is open."
-        return Conclusion(None, "Changed, but not controlled", text)
-
-    best = max(controls, key=lambda key: controls[key].mean)
-    control, name = controls[best], methods[best].label
-    lead = 100 * (after.mean - control.mean)
-    if lead <= 0:
-        text = f"{change} But the control “{name}” reaches {control.percent()} %: the gain does not come from SCORE."
-        return Conclusion(False, "The gain does not survive its controls", text)
-    text = f"{change} That is {lead:.1f} points above the best control, “{name}” ({control.percent()} %)"
-    if after.std is None or control.std is None:
-        return Conclusion(None, "Above its controls, on one seed", f"{text}, but with a single seed it may be chance.")
-    noise = 100 * (after.std**2 + control.std**2) ** 0.5
-    text += f", and the spread over seeds of such a difference is {noise:.1f} points"
-    if lead > noise:
-        return Conclusion(True, "The gain survives its controls", f"{text}.")
-    return Conclusion(False, "The gain does not survive its controls", f"{text}: it is within the noise.")
-
-
-def _is_control(key: str) -> bool:
-    method = find_method(key)
-    return method is not None and method.is_control
-
-
-def _went(before: Spread | None, after: Spread) -> str:
-    return f"went from {before.percent()} % to {after.percent()} %" if before else f"is {after.percent()} %"
-
-
 def table_cells(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the before/after table: one row per method, percent with one decimal.
 
@@ -218,16 +155,14 @@ def render_table(results: Mapping[str, Any], format: Literal["text", "markdown"]
     if format == "text":
         return _text_table(header, rows, width, first_group)
     parts = [[*range(first_group), last], [0, *range(first_group, last)]]
-    tables = [
-        _markdown_table([[line[i] for i in part] for line in (header, *rows)]) for part in parts if len(part) > 1
-    ]
+    tables = [markdown_table([[line[i] for i in part] for line in (header, *rows)]) for part in parts if len(part) > 1]
     return "\n\n".join(tables)
 
 
-def _markdown_table(lines: list[list[str]]) -> str:
-    """The first line is the header; names are to the left, figures to the right."""
+def markdown_table(lines: list[list[str]]) -> str:
+    """A table in markdown. The first line is the header; names are to the left, figures to the right."""
     head, *body = ([_escape_markdown(cell) for cell in line] for line in lines)
-    rule = ["---" if name in ("method", "supervision") else "---:" for name in lines[0]]
+    rule = ["---" if name in ("method", "class", "supervision") else "---:" for name in lines[0]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body))
 
 

@@ -42,7 +42,16 @@ def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2
         keep_trailing_newline=True,
     )
     templates.filters["fold"] = fold
+    templates.filters["plain"] = plain
+    templates.filters["plain_paragraphs"] = lambda text: "\n\n".join(map(plain, text.split("\n\n")))
     return templates
+
+
+def plain(text: str) -> str:
+    """A sentence in markdown, whose names of classes and methods stay text: no mark-up, one line."""
+    for mark in "\\*_`[]":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
 def fold(command: str, width: int = 88) -> str:

@@ -31,4 +31,5 @@ def test_every_file_of_a_finished_and_reviewed_run_is_on_the_page(reader):
     missing = [file for file in files if not any(file == p or (p.endswith("/") and file.startswith(p)) for p in paths)]
     assert not missing
     absent = {path for path in paths if not (run / path).exists()}
-    assert set(paths) >= CONTROLS and absent - CONTROLS <= {"swap_only/", "exchange_only/"}
+    sometimes = {"swap_only/", "exchange_only/", "report/insertions.png"}  # the last where training freed an answer
+    assert set(paths) >= CONTROLS and absent - CONTROLS <= sometimes

@@ -60,6 +60,7 @@ def finished(tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "has no head for these classes: fine-tuning it first" in done.stdout
     assert "worst group" in done.stdout and "index.html" in done.stdout
+    assert "pasted into 256 test images of other classes" in done.stdout
     return folder
 
 
@@ -78,6 +79,7 @@ def test_a_run_leaves_everything_it_promises(finished):
         groups = [value for value in metrics["group_accuracy"].values() if value is not None]
         assert metrics["worst_group_accuracy"] == min(groups) and len(groups) == 4
         assert 0 <= method["runs"][0]["relevance_in_region"] <= 1
+        assert method["runs"][0]["verdict"]["figures"]["inserted"]["count"] == 256
     weights = (finished / "model" / "model.safetensors").read_bytes()
     assert results["methods"]["score"]["runs"][0]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert results["selection"]["decided_by"] == "oracle"
@@ -125,8 +127,23 @@ def test_without_masks_a_person_decides_on_the_review_page_and_the_run_goes_on(t
     assert main([*words, "--resume"]) == 2
     assert "none of the 8 candidates" in capsys.readouterr().err
     store.decide(range(4, 8), "spurious")
+    capsys.readouterr()
     assert main([*words, "--resume"]) == 0
-    assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "person"
+    results = json.loads((run / "results.json").read_text())
+    assert results["selection"]["decided_by"] == "person"
+    verdict = results["methods"]["score"]["runs"][0]["verdict"]
+    assert verdict["figures"]["inserted"]["count"] == 4 and verdict["samples"] == {"count": 4, "held_out": False}
+    sentence = (
+        "regions that a person judged to be a shortcut (4 samples, the same that were penalised) were pasted into 4"
+    )
+    places = (
+        capsys.readouterr().out,
+        (run / "report" / "index.html").read_text(),
+        (run / "model" / "README.md").read_text(),
+    )
+    for shown in places:
+        assert sentence in shown.replace("\u00a0", " ") and "too few pictures for a verdict" in shown
+        assert "cannot be judged" not in shown
 
 
 def test_a_proposal_decides_only_when_asked_and_is_marked(tmp_path):
@@ -135,7 +152,8 @@ def test_a_proposal_decides_only_when_asked_and_is_marked(tmp_path):
     assert main(["run", *words, "--decider", "proposal", "--num_keep", "2"]) == 0
     assert json.loads((run / "results.json").read_text())["selection"]["decided_by"] == "proposal"
     assert "proposal" in (run / "model" / "README.md").read_text()
-    assert "proposal" in (run / "report" / "index.html").read_text()
+    page = (run / "report" / "index.html").read_text()
+    assert "regions that a proposal, seen by nobody, took" in page and "nobody has looked at them" in page
 
 
 def test_masks_can_be_all_but_what_another_model_sees(finished, tmp_path):

@@ -143,16 +143,16 @@ def test_text_table_columns_line_up_with_wide_characters(make_results):
         (
             ("erm", "random_samples", "score"),
             (0.0, 0.4),
-            {"score": [0.7, 0.8, 0.7, 0.3]},
-            False,
+            {"score": [0.7, 0.8, 0.7, 0.3], "erm": [0.9, 1.0, 0.5, 0.0], "random_samples": [0.8, 1.0, 0.5, 0.2]},
+            None,
             "within the noise",
         ),
         (
             ("erm", "continued_erm", "score"),
             (0.0, 0.1),
-            {"score": [0.7, 0.8, 0.7, 0.05]},
+            {"continued_erm": [0.8, 1.0, 0.7, 0.9]},
             False,
-            "does not come from SCORE",
+            "10.0 points below the best control",
         ),
         (
             ("erm", "continued_erm", "score"),

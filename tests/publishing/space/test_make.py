@@ -69,6 +69,25 @@ def test_a_source_tree_that_is_not_installed_knows_what_it_needs(tmp_path, monke
         render_requirements(bundled=True)
 
 
+def test_the_readme_says_what_the_run_shows_and_names_stay_text(make_run, tmp_path):
+    run = make_run([WITH_SQUARE])
+    assert "What the run shows" not in (make_space(run, tmp_path / "bare") / "README.md").read_text()
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 200}
+    entry = {
+        "figures": {"inserted": figure, "removed": figure},
+        "classes": {},
+        "samples": {"count": 9, "held_out": True},
+    }
+    after = {**entry, "change": {"inserted": {**figure, "low": -0.4, "high": -0.2}}, "class_change": {}}
+    runs = [{"seed": 0, "metrics": {"accuracy": 0.5}, "verdict": verdict} for verdict in (entry, after)]
+    methods = {"erm": {"runs": runs[:1]}, "score": {"runs": runs[1:]}}
+    results = {"dataset": {"class_names": ["a", "b"]}, "selection": {"decided_by": "person"}, "methods": methods}
+    results["methods"]["random_samples"] = {"label": "*x*", "runs": runs[1:]}
+    (run / "results.json").write_text(json.dumps(results))
+    readme = (make_space(run, tmp_path / "space") / "README.md").read_text()
+    assert "Improved: the model relies less on the judged regions" in readme and r"“\*x\*”" in readme
+
+
 @pytest.mark.parametrize("seeds", [False, True])
 def test_models_examples_and_patch_come_from_the_run(make_run, tmp_path, seeds):
     run = make_run([WITH_SQUARE], seeds=seeds)
