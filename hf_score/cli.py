@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import HFScoreError
+from .errors import DecisionNeeded, HFScoreError
 from .renamed import PLAN, in_new_words
 
 __all__ = ["RUN_STEPS", "main", "make_parser", "run_script"]
@@ -134,6 +134,9 @@ def _guarded(action: Callable[[], None]) -> int:
         distributed = getattr(sys.modules.get("torch"), "distributed", None)
         if distributed and distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()  # a process that is gone first makes gloo abort in the others
+    except DecisionNeeded as waiting:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{waiting}", flush=True)
     except HFScoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ The command line prints the message alone and exits with status 2; Python caller
 
 __all__ = [
     "DataError",
+    "DecisionNeeded",
     "HFScoreError",
     "ModelError",
     "SelectionError",
@@ -32,6 +33,10 @@ class UnsupportedArchitectureError(ModelError):
 
 class SelectionError(HFScoreError):
     """A selection file that cannot be read, or that belongs to another model or data set."""
+
+
+class DecisionNeeded(SelectionError):
+    """Candidates are there, and a person has to say which are spurious. No failure: a run waits here, and goes on."""
 
 
 class SupervisionError(HFScoreError):

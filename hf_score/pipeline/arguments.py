@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from transformers import HfArgumentParser
 
+from ..data.classes import clean_name, parse_class_names
 from ..errors import HFScoreError
 from ..renamed import in_new_words
 from ..training import SCOREConfig
@@ -41,6 +42,13 @@ class RunArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with a Hub model."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the class labels. Default: label."})
     group_column: str | None = field(default=None, metadata={"help": "Column of the groups, for evaluation only."})
+    test_share: float = field(
+        default=0.2, metadata={"help": "Share of the images kept for testing, where there is no test split."}
+    )
+    split_by: str | None = field(
+        default=None, metadata={"help": "Column whose values, such as patients, stay on one side of that split."}
+    )
+    config_name: str | None = field(default=None, metadata={"help": "Configuration of a data set on the Hub."})
     masks: str | None = field(
         default=None, metadata={"help": "Folder, pattern or column of masks of the spurious region."}
     )
@@ -96,7 +104,7 @@ class RunArguments:
         for name, fits, needed in _RANGES:
             if not fits(value := getattr(self, name)):
                 raise HFScoreError(f"{name} is {value}: give {needed}.")
-        self.class_names, self.cluster_lambdas = _parts(self.class_names), _parts(self.cluster_lambdas)
+        self.class_names, self.cluster_lambdas = _names(self.class_names), _names(self.cluster_lambdas)
         if self.lambdas is not None:
             self.lambdas = _numbers(self.lambdas)
         if self.cluster_lambdas and self.lambdas:
@@ -134,6 +142,7 @@ class RunArguments:
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("image_size", lambda size: size is None or size >= 1, "a number of pixels"),
     ("held_out", lambda share: 0 < share < 1, "a share above 0 and below 1"),
+    ("test_share", lambda share: 0 < share < 1, "a share above 0 and below 1"),
     ("erm_epochs", lambda epochs: 0 < epochs < math.inf, "a number above 0"),
     ("erm_learning_rate", lambda rate: 0 < rate < math.inf, "a number above 0"),
     ("num_candidates", lambda number: number >= 1, "a number of at least 1"),
@@ -179,12 +188,12 @@ def _apart(words: Sequence[str]) -> list[str]:
     return split
 
 
-def _parts(values: Sequence[str] | str | None) -> list[str] | None:
+def _names(values: Sequence[str] | str | None) -> list[str] | None:
     """One text with commas between, or several texts: as a list."""
     if values is None:
         return None
-    texts = [values] if isinstance(values, str) else values
-    return [part.strip() for text in texts for part in text.split(",")]
+    texts = [values] if isinstance(values, str) else list(values)
+    return parse_class_names(texts[0]) if len(texts) == 1 else [clean_name(text) for text in texts]
 
 
 def _numbers(values: Sequence[float] | str) -> list[float]:

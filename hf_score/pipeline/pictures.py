@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..attribution import Explainer
 from ..data import to_uint8
+from ..data.classes import file_names
 from ..detection import Candidates, Selection
 from ..evaluation import JudgedRegions
 from ..files import atomic_folder
@@ -93,10 +94,7 @@ def before_and_after(
 def write_contact_sheets(folder: Path, candidates: Candidates, selection: Selection | None = None) -> None:
     """A picture of the candidates of each class into a folder, with the verdicts where there are some."""
     with atomic_folder(folder) as temporary:
+        files = file_names(candidates.class_names)
         for label in np.unique(candidates.labels):
             sheet = candidate_sheet(candidates, label=label, selection=selection)
-            sheet.save(temporary / f"{_slug(candidates.class_names[label])}.png")
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "class"
+            sheet.save(temporary / f"{files[label]}.png")

@@ -29,7 +29,7 @@ from ..detection import (
     find_candidates,
     find_evidence,
 )
-from ..errors import SelectionError
+from ..errors import DecisionNeeded, SelectionError
 from ..evaluation import Verdicts
 from ..files import atomic_folder, write_bytes, write_json, write_text
 from ..models import check_model, checkpoint_digest
@@ -52,6 +52,7 @@ from .results import (
     training_cost,
 )
 from .run_folder import RunFolder, refuse_foreign_folder
+from .words import what_to_decide
 from .workspace import Workspace
 
 __all__ = ["SeedRun", "finish_runs", "run", "start_runs"]
@@ -161,7 +162,8 @@ class SeedRun:
         """Which candidates are spurious-positive. → `selection.json`
 
         Raises:
-            SelectionError: nobody to decide, or nothing was kept.
+            DecisionNeeded: a person has to.
+            SelectionError: nothing was kept.
         """
         path, candidates, decider = self.folder / "selection.json", self.scan(), self.arguments.decided_by
         if path.is_file() and not self.arguments.selection:
@@ -195,10 +197,7 @@ class SeedRun:
             return decide_by_proposal(
                 candidates, candidates.suspicion, num_keep=a.num_keep, evidence=candidates.evidence
             )
-        raise SelectionError(
-            f"nobody has decided yet which candidates are spurious: run 'hf-score review {self.folder.path}', "
-            "then this again with --resume."
-        )
+        raise DecisionNeeded(what_to_decide(candidates, self.folder.path))
 
     def train(self, method: str = "score") -> PreTrainedModel:
         """Fine-tune the starting model by one of `METHODS`. → `<method>/`"""
@@ -364,6 +363,9 @@ def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
             "group_column": a.group_column,
             "class_names": a.class_names,
             "held_out": a.held_out,
+            "test_share": a.test_share,
+            "split_by": a.split_by,
+            "config_name": a.config_name,
             "masks": a.masks,
             "invert_masks": a.invert_masks,
             "value_range": a.value_range,

@@ -15,7 +15,7 @@ from ..data import ImageCollator, ImageData, load_data, preprocess
 from ..data.exchange import OtherClassPartners
 from ..detection import ObjectFinder
 from ..evaluation import ExplainedTestSet
-from ..models import LoadedModel, load_model
+from ..models import LoadedModel, load_model, own_class_names
 
 __all__ = ["Workspace"]
 
@@ -60,8 +60,12 @@ class Workspace:
 
     @cached_property
     def data(self) -> ImageData:
-        """The data set; its training views carry no groups."""
-        return self._data if isinstance(self._data, ImageData) else load_data(**self._data)
+        """The data set, its label ids in the model's order; its training views carry no groups."""
+        if isinstance(self._data, ImageData):
+            return self._data
+        # One output of several has its two classes from the data.
+        names = None if self._model.get("label") else own_class_names(**self._model)
+        return load_data(**self._data, model_classes=names)
 
     @cached_property
     def loaded(self) -> LoadedModel:

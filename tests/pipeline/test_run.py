@@ -119,8 +119,10 @@ def test_a_selection_file_decides_and_one_for_another_data_set_is_refused(finish
 def test_without_masks_a_person_decides_on_the_review_page_and_the_run_goes_on(tmp_path, capsys):
     data, run = folder_of_squares(tmp_path / "data"), tmp_path / "run"
     words = ["run", "--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
-    assert main(words) == 2
-    assert f"run 'hf-score review {run}'" in capsys.readouterr().err
+    assert main(words) == 0  # nothing has failed
+    shown = capsys.readouterr().out
+    assert "8 candidates in" in shown and f"\n  hf-score review {run}\n" in shown and shown.endswith(" --resume\n")
+    assert not (run / "selection.json").exists() and not (run / "score").exists()
     store = DecisionStore(run)
     assert len(store.table) == 8
     store.decide(range(8), "core")

@@ -1,0 +1,36 @@
+"""What a run says to the person at the terminal."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ..detection import Candidates
+from ..provenance import command
+
+__all__ = ["what_to_decide"]
+
+
+def what_to_decide(candidates: Candidates, folder: Path) -> str:
+    """After a scan: what was found, where to look first, and the two commands that go on.
+
+    Args:
+        candidates: with their evidence, or without.
+        folder: the run folder.
+    """
+    clusters = sorted(candidates.describe_clusters(), key=lambda c: (-(c.suspicion or 0.0), -c.size))
+    names = candidates.class_names
+    first = clusters[0]
+    lines = [
+        f"{len(candidates)} candidates in {len(clusters)} clusters wait for a decision: which show a shortcut?",
+        f"Look first at cluster {first.cluster}: {first.size} images of \u201c{names[first.label]}\u201d.",
+    ]
+    if first.suspicion is not None:
+        lines[-1] += (
+            " What the model looks at in them does most in images of other classes too, or is of a colour of its own; "
+            "whether that is a shortcut, only a look can tell."
+        )
+    again = command()
+    if "--resume" not in shlex.split(again):
+        again += " --resume"
+    return "\n".join([*lines, "", f"  hf-score review {shlex.quote(str(folder))}", f"  {again}"])
