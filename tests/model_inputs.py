@@ -124,9 +124,7 @@ MULTI, REGRESSION = {"problem_type": "multi_label_classification"}, {"problem_ty
 MODEL_INPUTS = [
     ModelInput("an output per class, named as in the data", _vit(TWO), "read"),
     ModelInput("an output per class, capitals and blanks differ", _vit(["Benign", "MALIGNANT"]), "read"),
-    ModelInput(
-        "an output per class, in another order", _vit(TWO[::-1]), "refused: in the model's order"
-    ),
+    ModelInput("an output per class, in another order", _vit(TWO[::-1]), "refused: in the model's order"),
     ModelInput("outputs named LABEL_0 and LABEL_1", _vit(["LABEL_0", "LABEL_1"]), "read"),
     ModelInput("more outputs than classes: a new head", _vit(["a", "b", "c"]), "read"),
     ModelInput("one output and a sigmoid, named", _vit(["malignant"]), "read"),
