@@ -112,34 +112,14 @@ def load_model(
     architecture = _timm_architecture(name)
     if weights is not None and (architecture is None or from_scratch):
         raise ModelError(f"`weights` goes with a timm name and without `from_scratch`, not with '{name}'; drop one.")
-    output = None
     if architecture is not None and (from_scratch or weights is not None):
         model, processor, has_head, output = _from_timm(architecture, class_names, label, weights, image_size)
     else:
         path = _find(name) if architecture is None else _hub_id(architecture)
-        try:
-            config = AutoConfig.from_pretrained(path, **hub)
-            processor = AutoImageProcessor.from_pretrained(path, **hub)
-        except Exception as error:  # transformers lets the errors of several libraries through
-            raise _cannot_load(path, error) from error
-        own = _names_in(config)
-        output = None if from_scratch else find_output(config, class_names, label, name)
-        fits = class_names is None or output is not None or len(own) == len(class_names)
-        named = fits and not is_unnamed(own) and not from_scratch
-        if class_names is not None and named and output is None:
-            _check_order(class_names, own, name)  # the model's spelling stays
-        elif class_names is not None and output is None:
-            _set_classes(config, class_names)
-            reset_problem_type(config, name)
-        if from_scratch:
-            config, processor = resize(config, processor, image_size)
-            model = AutoModelForImageClassification.from_config(config, trust_remote_code=trust_remote_code)
-            has_head = False
-        else:
-            model, head_loaded = _load_pretrained(path, config, hub)
-            has_head = fits and head_loaded
-            if has_head and class_names is not None and output is None and not named:
-                _check_order(class_names, own, name)
+        size = image_size if from_scratch else None
+        model, processor, has_head, output = _from_checkpoint(
+            path, class_names, label, hub, name=name, from_scratch=from_scratch, image_size=size
+        )
     refuse_what_is_not_supported(model, name)
     if class_names is None and (not has_head or model.config.num_labels < 2):
         raise ModelError(f"'{name}' has no classes of its own that it was trained to name; give a trained classifier.")
@@ -160,6 +140,44 @@ def load_model(
 def load_checkpoint(folder: str | os.PathLike[str]) -> PreTrainedModel:
     """A model that hf-score saved, in eval mode and read as it was read then."""
     return restore_output(AutoModelForImageClassification.from_pretrained(folder))
+
+
+def _from_checkpoint(
+    path: str,
+    class_names: Sequence[str] | None,
+    label: str | None,
+    hub: dict[str, Any],
+    *,
+    name: str,
+    from_scratch: bool,
+    image_size: int | None,
+) -> tuple[Any, Any, bool, tuple[int, int] | None]:
+    """A model from a folder or the Hub, or a random one after its configuration, for images of that size; the rest as
+    of `_from_timm`."""
+    try:
+        config = AutoConfig.from_pretrained(path, **hub)
+        processor = AutoImageProcessor.from_pretrained(path, **hub)
+    except Exception as error:  # transformers lets the errors of several libraries through
+        raise _cannot_load(path, error) from error
+    own = _names_in(config)
+    output = None if from_scratch else find_output(config, class_names, label, name)
+    fits = class_names is None or output is not None or len(own) == len(class_names)
+    named = fits and not is_unnamed(own) and not from_scratch
+    if class_names is not None and named and output is None:
+        _check_order(class_names, own, name)  # the model's spelling stays
+    elif class_names is not None and output is None:
+        _set_classes(config, class_names)
+    if class_names is not None and output is None:
+        reset_problem_type(config, name)
+    if from_scratch:
+        config, processor = resize(config, processor, image_size)
+        trusted = {"trust_remote_code": hub["trust_remote_code"]}
+        return AutoModelForImageClassification.from_config(config, **trusted), processor, False, None
+    model, head_loaded = _load_pretrained(path, config, hub)
+    has_head = fits and head_loaded
+    if has_head and class_names is not None and output is None and not named:
+        _check_order(class_names, own, name)
+    return model, processor, has_head, output
 
 
 def _from_timm(

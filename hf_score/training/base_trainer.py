@@ -28,6 +28,7 @@ from ..errors import DataError
 from ..evaluation import group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
+from ..hub_errors import hub_errors
 from ..models import (
     base_model_id,
     check_label_ids,
@@ -62,8 +63,7 @@ class BaseTrainer(CheckpointedTrainer):
     Raises:
         DataError: a training set with any other column, or with an `idx` twice; or an evaluation set with groups that
             would choose.
-        ModelError: a data set that names its classes has other label ids than the model, or a model that cannot be
-            trained on class labels.
+        ModelError: a model with other label ids than a data set's, or that cannot be trained on class labels.
     """
 
     args: BaseConfig  # type: ignore[assignment]
@@ -102,11 +102,7 @@ class BaseTrainer(CheckpointedTrainer):
         if isinstance(model, str | os.PathLike):
             loaded = load_model(model, class_names=class_names(train_dataset))
             model, processing_class = loaded.model, processing_class or loaded.processor
-        check_trainable(model)
-        check_unique_idx(train_dataset, "the training set")
-        check_label_ids(model, train_dataset, "the training set")
-        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
-            check_label_ids(model, dataset, "the evaluation set")
+        _check_together(model, train_dataset, eval_dataset)
         super().__init__(
             model=model,
             args=args,
@@ -135,8 +131,7 @@ class BaseTrainer(CheckpointedTrainer):
             idx: (B,), the stable ids of the images; None where the batches carry none.
 
         Returns:
-            a mean over the micro-batch, and the model's outputs. Default: the cross-entropy of `Trainer`, and the loss
-            of a multi-label model's other outputs.
+            a mean over the micro-batch, and the model's outputs. Default: cross-entropy, and `KeptOutputs.loss`.
         """
         with KeptOutputs.recorded(model) as other_logits:
             loss, outputs = super().compute_loss(model, dict(inputs), True, self._num_items_in_batch)
@@ -147,8 +142,7 @@ class BaseTrainer(CheckpointedTrainer):
 
     @property
     def has_own_loss(self) -> bool:
-        """Whether `batch_loss` is another than `Trainer`'s; where it is not, training is that of `Trainer` to the
-        bit."""
+        """Whether `batch_loss` is another than `Trainer`'s; else training is that of `Trainer` to the bit."""
         return type(self).batch_loss is not BaseTrainer.batch_loss
 
     def compute_loss(
@@ -162,7 +156,7 @@ class BaseTrainer(CheckpointedTrainer):
         idx = inputs.pop("idx", None)
         if model.training:
             self.prepare_for_training(model)
-        if not (model.training and (self.has_own_loss or self._kept_outputs is not None)):
+        if not (model.training and (self.has_own_loss or self._kept_outputs)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._num_items_in_batch = num_items_in_batch
         batch_loss = self.batch_loss if self.has_own_loss else partial(BaseTrainer.batch_loss, self)
@@ -176,8 +170,8 @@ class BaseTrainer(CheckpointedTrainer):
         scaled = getattr(self, "loss_is_scaled_for_ga", None)  # not there in transformers < 5.20
         if scaled is not None:
             return scaled
-        by_items = self.model_accepts_loss_kwargs and self._num_items_in_batch is not None
-        return by_items or self.compute_loss_func is not None
+        counted = self._num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        return counted or self.compute_loss_func is not None
 
     def prepare_for_training(self, model: nn.Module) -> None:
         """BatchNorm in eval mode where asked: here, because `training_step` has just switched all to train mode."""
@@ -269,8 +263,6 @@ class BaseTrainer(CheckpointedTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """`Trainer.init_hf_repo`, with one sentence for what goes wrong."""
-        from ..hub_errors import hub_errors
-
         with hub_errors(self.args.hub_model_id or Path(self.args.output_dir or ".").absolute().name):
             super().init_hf_repo(token, private)
 
@@ -295,7 +287,6 @@ class BaseTrainer(CheckpointedTrainer):
         Raises:
             HFScoreError: what is wrong, as `hf_score.publishing.push.push_run` says it. The saved files stay.
         """
-        from ..hub_errors import hub_errors
         from ..publishing.push import push_checkpoint
 
         folder = Path(self.args.output_dir or ".")
@@ -355,6 +346,14 @@ class BaseTrainer(CheckpointedTrainer):
                 self.name: {"label": self.title, "supervision": in_words(self.supervision_kinds), "runs": [run]}
             },
         }
+
+
+def _check_together(model: Any, train_dataset: Any, eval_dataset: Any) -> None:
+    check_trainable(model)
+    check_unique_idx(train_dataset, "the training set")
+    check_label_ids(model, train_dataset, "the training set")
+    for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
+        check_label_ids(model, dataset, "the evaluation set")
 
 
 @contextmanager
