@@ -276,8 +276,11 @@ class SeedRun:
                 pictures["insertions"] = insertions(self.workspace, regions, pairs, before, after)
                 figures["insertions"] = (pictures["insertions"], INSERTIONS)
         page = write_report(self.folder / "report", results, figures)
-        for name, picture in pictures.items():  # for the card
-            write_bytes(page.parent / f"{name}.png", png_bytes(picture))
+        for name in ("heatmaps", "insertions"):  # for the card
+            path = page.parent / f"{name}.png"
+            path.unlink(missing_ok=True)  # of models of before
+            if name in pictures:
+                write_bytes(path, png_bytes(pictures[name]))
         return page
 
     # ---- Pieces ----
