@@ -15,6 +15,8 @@ from hf_score.detection.scan import scan
 from hf_score.errors import DataError
 from hf_score.training import SCOREConfig, SCORETrainer
 
+from .layouts import LAYOUTS, is_cat
+
 
 def picture(seed: int) -> PILImage.Image:
     return PILImage.fromarray(np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8))
@@ -355,3 +357,28 @@ def test_flat_masks_belong_to_one_split(image_folder, rows_of, tmp_path):
     (masks / "x.png").rename(masks / "train" / "x.png")
     data = load_data(folder, masks=masks)
     assert (len(data.regions("train")), len(data.regions("test"))) == (1, 0)
+
+
+# ---- All of them ----
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_every_layout_is_read_with_the_right_classes_or_refused(layout, tmp_path):
+    given = layout.make(tmp_path)
+    if layout.expected != "read":
+        with pytest.raises(DataError) as caught:
+            load_data(**given)
+        assert layout.expected.removeprefix("refused: ") in str(caught.value) and "\n" not in str(caught.value)
+        return
+    data = load_data(**given)
+    names = data.class_names
+    assert len(names) == 2
+    views = [view for view in (data.train, data.held_out, data.validation, data.test) if view is not None]
+    found = {(names[item["label"]], is_cat(item["image"])) for view in views for item in view}
+    # One name for reddish pictures and another for bluish ones; where names say more, the right one.
+    assert len(found) == 2 and {cat for _, cat in found} == {True, False}
+    assert all(cat == (name.strip().casefold() == "cat") for name, cat in found if "cat" in str(names).casefold())
+    first_is_cat = dict(found)[names[0]]
+    order = {"class names given in another order": False, "a model with the same classes": False}
+    expected = next((first for name, first in order.items() if layout.name.startswith(name)), first_is_cat)
+    assert first_is_cat == expected
