@@ -98,6 +98,8 @@ def test_a_step_takes_the_raw_folder(tmp_path):
     from hf_score.training.score_config import SCOREConfig
 
     folder = write_knee(tmp_path / "raw")
-    arguments = RunArguments(model="test_vit.r160_in1k", dataset="knee_markers", data_dir=str(folder))
+    arguments = RunArguments(
+        model="test_vit.r160_in1k", from_scratch=True, dataset="knee_markers", data_dir=str(folder)
+    )
     with pytest.raises(DataError, match="instead of 167"):
         _ = SeedRun(tmp_path / "run", arguments, SCOREConfig(str(tmp_path / "run"))).workspace.data
