@@ -34,7 +34,15 @@ from .checks import refuse_what_is_not_supported, reset_problem_type
 from .heads import linear_head
 from .sizes import patching, resize, resized
 from .weights import read_weights
-from .yes_no import find_output, has_yes_no_outputs, read_output, restore_output, saved_classes, yes_no_head
+from .yes_no import (
+    classes_of_model,
+    find_output,
+    has_yes_no_outputs,
+    read_output,
+    restore_output,
+    saved_classes,
+    yes_no_head,
+)
 
 __all__ = [
     "LoadedModel",
@@ -275,9 +283,19 @@ def base_model_id(
 
 
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
-    """What results say of a model itself: its architecture, and whether timm is needed to load it."""
-    architecture = getattr(model.config, "architecture", None) or type(model).__name__
-    return {"architecture": architecture, "is_timm": isinstance(model, TimmWrapperForImageClassification)}
+    """What results say of a model itself: its architecture, whether timm is needed to load it, and `output`, of a
+    model with yes/no outputs the one that is read, the class it speaks for, and how many there are."""
+    config: Any = model.config
+    architecture = getattr(config, "architecture", None) or type(model).__name__
+    described: dict[str, Any] = {
+        "architecture": architecture,
+        "is_timm": isinstance(model, TimmWrapperForImageClassification),
+    }
+    head = yes_no_head(model)
+    if head is not None:
+        label, speaks_for = config.id2label[head.output], classes_of_model(model)[head.present]
+        described["output"] = {"label": label, "class": speaks_for, "count": head.out_features}
+    return described
 
 
 def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,16 @@ The colours of each heatmap go up to its own strongest part, so compare *where* 
 They are computed by layer-wise relevance propagation (LRP; for transformers AttnLRP), which follows the answer back
 through the model, layer by layer, to the pixels.
 """
-LIMITS = """
+ONE_ANSWER = """
 The bars show how the model splits 100 % between the answers it knows. It has to choose one of them, also for a
-picture that shows none. One picture proves nothing: try several. The debiased model relies on the shortcut less; that
+picture that shows none.
+"""
+YES_OR_NO = """
+Each bar is an answer of its own: how sure the model is that the picture shows this, from 0 % to 100 %. The bars do not
+add up to 100 %.
+"""
+LIMITS = """
+One picture proves nothing: try several. The debiased model relies on the shortcut less; that
 does not mean not at all.
 """
 STYLE = """
@@ -58,8 +67,19 @@ class Classifier:
     def __init__(self, source: str) -> None:
         folder = HERE / source
         self.pipe: Any = pipeline("image-classification", model=str(folder) if folder.is_dir() else source)
-        labels: Any = self.pipe.model.config.id2label
-        self.label2id = {label: int(i) for i, label in labels.items()}
+        self.config: Any = self.pipe.model.config
+        #: Whether every label has a sigmoid of its own, as `pipeline` decides it.
+        self.yes_or_no = self.config.num_labels == 1 or self.config.problem_type == "multi_label_classification"
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        return {label: int(i) for i, label in self.config.id2label.items()}
+
+    def spell(self, labels: Iterable[str]) -> None:
+        """Call the labels as these are spelled, which may differ in capitals, blanks and encoding of accents."""
+        spelling = {key(label): label for label in labels}
+        own = {int(i): spelling.get(key(label), label) for i, label in self.config.id2label.items()}
+        self.config.id2label = own
 
     def predict(self, images: list[Image.Image]) -> list[dict[str, float]]:
         """For each image the probability of every label, the highest first, as `pipeline` gives them."""
@@ -95,9 +115,17 @@ def enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def describe_change(before: dict[str, float], after: dict[str, float], label: str) -> str:
-    """One sentence on what the patch did to the answer, and to one label."""
-    old, new = next(iter(before)), next(iter(after))
+def key(label: str) -> str:
+    """What two spellings of a label have in common."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def describe_change(before: dict[str, float], after: dict[str, float], label: str, *, yes_or_no: bool) -> str:
+    """What the patch did to the answer (of yes/no answers, to that about the label), and to one label's bar."""
+    if yes_or_no:
+        old, new = (f"{'' if scores[label] > 0.5 else 'not '}{label}" for scores in (before, after))
+    else:
+        old, new = next(iter(before)), next(iter(after))
     answer = f"it still says **{new}**" if old == new else f"it changes its answer from **{old}** to **{new}**"
     low, high = round(100 * before[label]), round(100 * after[label])
     points = f"{high - low:+d} point{'' if abs(high - low) == 1 else 's'}".replace("-", "−")
@@ -108,6 +136,7 @@ def build(config: dict) -> gr.Blocks:
     """The page for the models, the patch and the examples of `space.json`."""
     models = [Classifier(config["original"]), Classifier(config["debiased"])]
     labels = list(models[0].label2id)
+    models[1].spell(labels)
     if set(labels) != set(models[1].label2id):
         raise ValueError(f"space.json: {config['original']} and {config['debiased']} have different labels.")
     patch = config["patch"] or {"size": 0.2, "left": 0.25, "top": 0.25}
@@ -133,7 +162,7 @@ def build(config: dict) -> gr.Blocks:
         moved = max(labels, key=lambda label: after[label] - before[label])
         shown: list[Any] = [enlarged(pair[1])]
         for model, (without, with_patch) in zip(models, predictions, strict=True):
-            shown.append(describe_change(without, with_patch, moved))
+            shown.append(describe_change(without, with_patch, moved, yes_or_no=model.yes_or_no))
             answers = [next(iter(without)), next(iter(with_patch))]
             wanted = answers if explained == OWN_ANSWER else [explained, explained]
             heatmaps = [None, None] if heatmaps_off else model.explain(pair, wanted)
@@ -223,7 +252,8 @@ def build(config: dict) -> gr.Blocks:
             visible=not heatmaps_off,
         )
         with gr.Accordion("How to read this", open=False):
-            gr.Markdown(LIMITS if heatmaps_off else HEATMAP_HELP + LIMITS)
+            bars = YES_OR_NO if models[0].yes_or_no else ONE_ANSWER
+            gr.Markdown(("" if heatmaps_off else HEATMAP_HELP) + bars + LIMITS)
         if config["credits"]:
             gr.Markdown(f"<small>Pictures: {config['credits']}</small>")
 

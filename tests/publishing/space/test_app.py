@@ -3,10 +3,12 @@
 import json
 import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from model_inputs import MULTI, save_vit
 from PIL import Image
 from publishing.space.conftest import EXAMPLE, load_app
 from transformers import pipeline
@@ -96,6 +98,25 @@ def test_models_of_different_tasks_are_refused(tmp_path):
     config.write_text(config.read_text().replace('"shirt"', '"coat"'))
     with pytest.raises(ValueError, match=r"space\.json: original and debiased have different labels"):
         load_app(folder)
+
+
+@pytest.mark.parametrize("outputs", [["shirt"], ["Naïve shirt", "square"]])
+def test_yes_or_no_answers_are_not_told_as_one_choice(outputs, tmp_path):
+    """Models with a sigmoid for each label, which the second one spells in another way."""
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "space"))
+    kind = MULTI if len(outputs) > 1 else {}
+    spelled = [f" {unicodedata.normalize('NFD', name).upper()}" for name in outputs]
+    for name, labels in (("original", outputs), ("debiased", spelled)):
+        shutil.rmtree(folder / name)
+        save_vit(folder / name, labels, **kind)
+    app = load_app(folder)
+    texts = [str(block.value) for block in app.demo.blocks.values() if hasattr(block, "value")]
+    assert not any("splits 100 %" in text for text in texts) and any("Each bar is an answer" in text for text in texts)
+    show = next(function.fn for function in app.demo.fns.values() if function.name == "show")
+    _, *rest = show(example("shirt, no square (1)"), app.FOUND, "#d62828", 16, 17, 17, app.OWN_ANSWER)
+    for change, without, heatmap, with_patch, _ in (rest[:5], rest[5:]):
+        assert without.keys() == with_patch.keys() == {*outputs} and heatmap is not None
+        assert any(f"still says **{sure}{name}**" in change for name in outputs for sure in ("", "not "))
 
 
 @pytest.fixture(scope="module")
