@@ -1,6 +1,6 @@
 """Loading an image classifier for a task, and what the other rooms need to know of one."""
 
-from .checks import check_label_ids, check_model, check_trainable
+from .checks import check_label_ids, check_model, check_sizes, check_trainable
 from .loading import (
     LoadedModel,
     base_model_id,
@@ -21,6 +21,7 @@ __all__ = [
     "base_model_id",
     "check_label_ids",
     "check_model",
+    "check_sizes",
     "check_trainable",
     "checkpoint_digest",
     "checkpoint_state",

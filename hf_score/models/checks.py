@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,7 +16,14 @@ from ..data.classes import class_key, class_names_of, is_unnamed, label_numbers
 from ..errors import ModelError, first_line
 from .yes_no import classes_of_model, yes_no_head
 
-__all__ = ["check_label_ids", "check_model", "check_trainable", "refuse_what_is_not_supported", "reset_problem_type"]
+__all__ = [
+    "check_label_ids",
+    "check_model",
+    "check_sizes",
+    "check_trainable",
+    "refuse_what_is_not_supported",
+    "reset_problem_type",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +73,38 @@ def check_model(model: PreTrainedModel, processor: Any, dataset: Any, class_name
         )
     if not logits.isfinite().all():
         raise ModelError(f"{kind} gives logits that are not finite; its weights are broken, so start from others.")
+
+
+def check_sizes(processor: Any, splits: Mapping[str, Any]) -> None:
+    """Raise where a processor that does not bring images to one size gets images of two.
+
+    Args:
+        processor: the model's; most resize, and their images are not looked at.
+        splits: name → items with `image` of a size, or `pixel_values`, which are of one size already.
+
+    Raises:
+        ModelError: there are images of two sizes.
+    """
+    tried = [{"image": Image.new("RGB", size), "labels": 0} for size in ((96, 64), (64, 80))]
+    try:
+        ImageCollator(processor)(tried)
+    except (ValueError, RuntimeError, TypeError, KeyError):
+        pass
+    else:
+        return
+    first: tuple[str, str] | None = None
+    for split, dataset in splits.items():
+        for item in dataset:
+            if "image" not in item:
+                break
+            size = _size(item)
+            first = first or (size, split)
+            if size != first[0]:
+                raise ModelError(
+                    f"{type(processor).__name__} does not bring images to one size, and split '{split}' has one of "
+                    f"{size} pixels (idx {item['idx']}), split '{first[1]}' one of {first[0]}; set do_resize=true "
+                    "with a size in preprocessor_config.json, or resize the images."
+                )
 
 
 def check_label_ids(model: Any, dataset: Any, what: str = "the data set") -> None:

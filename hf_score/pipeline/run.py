@@ -18,7 +18,6 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..attribution import Explainer, find_layer
 from ..detection import (
     Candidates,
     Selection,
@@ -32,13 +31,14 @@ from ..detection import (
 from ..errors import DecisionNeeded, SelectionError
 from ..evaluation import Verdicts
 from ..files import atomic_folder, write_bytes, write_json, write_text
-from ..models import check_model, checkpoint_digest
+from ..models import checkpoint_digest
 from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import METHODS, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
+from .checks import check_run
 from .controls import CHANGES, methods_of, random_samples
 from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
 from .results import (
@@ -86,15 +86,10 @@ class SeedRun:
         self.is_main_process = self.folder.state.is_main_process
 
     def check(self) -> None:
-        """Find out what is wrong with options, data, model or layer before anything is written."""
+        """Find out what is wrong with options, data, model or layer before anything is written (`check_run`)."""
         self.arguments.cluster_weights(self.config.score_lambda)
         self.check_parts()
-        self.workspace.object_finder(self.arguments.object_share)
-        model, data = self.workspace.loaded.model, self.workspace.data
-        check_model(model, self.workspace.processor, data.train, data.class_names)
-        one = self.workspace.pixel_values(self.workspace.data.train, [0])
-        with Explainer(model) as explainer:  # a function without a rule shows when it runs
-            explainer.explain(one, 0, layer=find_layer(model, self.config.score_layer))
+        check_run(self.arguments, self.config, self.workspace)
 
     def check_parts(self) -> None:
         """Raise HFScoreError where a part that is in the folder already was made with other options or decisions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..detection import Candidates
@@ -33,4 +34,7 @@ def what_to_decide(candidates: Candidates, folder: Path) -> str:
     again = command()
     if "--resume" not in shlex.split(again):
         again += " --resume"
+    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    if missing:
+        lines.append(f"The review page needs {' and '.join(missing)}: pip install 'hf-score[review]'.")
     return "\n".join([*lines, "", f"  hf-score review {shlex.quote(str(folder))}", f"  {again}"])
