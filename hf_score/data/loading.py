@@ -181,7 +181,7 @@ def load_data(
     labels, names = read_labels(splits, label_column or "label", class_names, name)
     if "test" not in splits:
         rows, ids = splits["train"], labels["train"]
-        train, test, note = test_split(rows, ids, share=test_share, split_by=split_by, name=name)
+        train, test, note = test_split(rows, ids, share=test_share, split_by=split_by, name=name, class_names=names)
         splits, labels = (
             {"train": rows.select(train), "test": rows.select(test)},
             {"train": ids[train], "test": ids[test]},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from datasets import Dataset
 
@@ -24,7 +26,13 @@ def stratified(rows: np.ndarray, labels: np.ndarray, share: float, rng: np.rando
 
 
 def test_split(
-    rows: Dataset, labels: np.ndarray, *, share: float, split_by: str | None, name: str
+    rows: Dataset,
+    labels: np.ndarray,
+    *,
+    share: float,
+    split_by: str | None,
+    name: str,
+    class_names: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """The rows to train on, the rows to test on, and what to say of it.
 
@@ -67,8 +75,8 @@ def test_split(
         if len(lacking):
             kept = f" with all rows of one '{split_by}' on one side" if split_by else ""
             raise DataError(
-                f"'{name}' has no test split, and one cannot be made of it{kept}: no image of class number "
-                f"{lacking[0]} would be left for {side}; give a folder 'test/', or more images."
+                f"'{name}' has no test split, and one cannot be made of it{kept}: no image of "
+                f"'{class_names[lacking[0]]}' would be left for {side}; give a folder 'test/', or more images."
             )
     by = f", whole values of '{split_by}' on one side" if split_by else ", equal files on one side"
     note = (

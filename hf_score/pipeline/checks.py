@@ -58,14 +58,15 @@ def check_classes(data: ImageData) -> None:
         lacking = np.setdiff1d(np.arange(len(data.class_names)), labels)
         some = _some([data.class_names[label] for label in lacking])
         if split == "held_out":
-            said = f"'{data.name}' has a single training image of {some}, so none can be set aside"
+            said = f"'{data.name}' has no second training image of {some} to set aside"
             advice = "give it a second one"
         else:
             said = f"The test split of '{data.name}' has no image of {some}"
             advice = "give it some"
         if len(data.class_names) - len(lacking) < 2:
             raise DataError(
-                f"{said}, and no second class is there that a region could be pasted into images of; {advice}."
+                f"{said}, and regions are judged by pasting them into set-aside and test images of other classes; "
+                f"{advice}."
             )
         if len(lacking):
             logger.warning("%s: nothing is measured on that there.", said)
