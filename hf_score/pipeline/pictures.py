@@ -35,9 +35,14 @@ def figures_of(results: Mapping[str, Any], contact_sheets: Path) -> dict[str, tu
     figures: dict[str, tuple[Image.Image, str]] = {}
     if data_has_groups(results):
         figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
+    names = results["dataset"]["class_names"]
+    named = dict(zip(file_names(names), names, strict=True))
     for sheet in sorted(contact_sheets.glob("*.png")):
         with Image.open(sheet) as image:
-            figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {sheet.stem}.")
+            figures[f"contact_sheet/{sheet.stem}"] = (
+                image.copy(),
+                f"Candidates of class {named.get(sheet.stem, sheet.stem)}.",
+            )
     if results["history"]:
         labels = {key: method["label"] for key, method in results["methods"].items()}
         figures["training_curves"] = (

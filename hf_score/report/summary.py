@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .methods import METHODS, find_method
+from .templating import cell
 
 __all__ = ["EMPTY", "MethodSummary", "Spread", "markdown_table", "render_table", "spread", "summarise", "table_cells"]
 
@@ -161,15 +162,9 @@ def render_table(results: Mapping[str, Any], format: Literal["text", "markdown"]
 
 def markdown_table(lines: list[list[str]]) -> str:
     """A table in markdown. The first line is the header; names are to the left, figures to the right."""
-    head, *body = ([_escape_markdown(cell) for cell in line] for line in lines)
+    head, *body = ([cell(text) for text in line] for line in lines)
     rule = ["---" if name in ("method", "class", "supervision") else "---:" for name in lines[0]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body))
-
-
-def _escape_markdown(text: str) -> str:
-    for mark in "\\|*_`[]":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
 def _text_table(header: list[str], rows: list[list[str]], width: int, first_group: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-__all__ = ["environment", "how_decided", "which_lambda"]
+__all__ = ["cell", "environment", "how_decided", "plain", "which_lambda"]
 
 #: Who chose the spurious-positive samples, in the words that page and card print.
 DECIDERS = {
@@ -43,6 +43,7 @@ def environment(*, autoescape: bool, package: str = "hf_score.report") -> jinja2
     )
     templates.filters["fold"] = fold
     templates.filters["plain"] = plain
+    templates.filters["cell"] = cell
     templates.filters["plain_paragraphs"] = lambda text: "\n\n".join(map(plain, text.split("\n\n")))
     return templates
 
@@ -52,6 +53,11 @@ def plain(text: str) -> str:
     for mark in "\\*_`[]":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def cell(value: object) -> str:
+    """What stands in a cell of a table in markdown, as `plain` has it."""
+    return plain(str(value)).replace("|", "\\|")
 
 
 def fold(command: str, width: int = 88) -> str:
