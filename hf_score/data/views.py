@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -101,23 +102,25 @@ class ItemReader:
         arrays = np.ndarray | np.generic | torch.Tensor
         value = label.item() if isinstance(label, arrays) and label.ndim == 0 else label
         if isinstance(value, str):
-            places = {class_key(name): i for i, name in enumerate(self.class_names)}
-            found = places.get(class_key(value))
+            found = self._places.get(class_key(value))
             if found is None and value.strip().isdecimal() and is_unnamed(self.class_names):
                 found = int(value)  # the model's classes have no names but their numbers
         else:
             whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
             found = int(value) if whole else None
         if found is None or found < 0 or (self.class_names and found >= len(self.class_names)):
-            said = (
-                f"'{value}'" if isinstance(value, str) else value if isinstance(value, int | float) else kind_of(value)
-            )
-            names = list(self.class_names[:12])
+            shown = repr(value) if isinstance(value, str | int | float) else kind_of(value)
+            said = "no label" if value is None else f"the label {shown}"
+            names = f" {list(self.class_names[:12])}" if self.class_names else ""
             raise DataError(
-                f"Item {position} of {self.what} has {'no label' if value is None else f'the label {said}'}; give the name or the number, from 0, of one of "
-                f"the model's classes{f' {names}' if names else ''}."
+                f"Item {position} of {self.what} has {said}; give the name or the number, from 0, of one of the "
+                f"model's classes{names}."
             )
         return found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {class_key(name): i for i, name in enumerate(self.class_names)}
 
     def check_labels(self, labels: Sequence[Any]) -> None:
         """Raise as `label_id` where it would for one of them."""

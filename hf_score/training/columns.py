@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from datasets import Dataset
+
 from ..data.adapt import as_trainable
 from ..data.classes import ClassNames, class_names_of, sorted_names
 from ..data.loading import ImageData
@@ -100,7 +102,7 @@ def _keys(dataset: Any) -> set[str]:
     if is_stream(dataset):
         first = () if keys else islice(dataset, _ITEMS_LOOKED_AT)
         return keys.union(*(item for item in first if isinstance(item, Mapping)))
-    formatted = (getattr(dataset, "format", None) or {}).get("type") == "custom"
+    formatted = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
     if (keys and not formatted) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return keys
     count = len(dataset)

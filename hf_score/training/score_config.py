@@ -94,7 +94,7 @@ class SCOREConfig(BaseConfig):
     class_balanced: bool | None = field(
         default=None,
         metadata={
-            "help": "Draw training images so that classes are seen equally. Default: where samples train, not of a stream."
+            "help": "Draw training images so that classes are seen equally. Default: where samples train, no stream."
         },
     )
 

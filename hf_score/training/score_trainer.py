@@ -174,7 +174,7 @@ class SCORETrainer(BaseTrainer):
         return OtherClassPartners(*self._indexable(dataset), seed=self.args.seed)
 
     def _indexable(self, dataset: Any) -> tuple[Any, Sequence[int], Callable]:
-        """Images that partners are drawn from, their labels and their collator; of a stream, those at its beginning."""
+        """Images to draw partners from, their labels and collator; of a stream, those at its beginning."""
         if not isinstance(dataset, StreamItems):
             return dataset, _labels_of(dataset), self.data_collator
         if dataset not in self._beginnings:
