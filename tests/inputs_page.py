@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from data.inputs import INPUTS, READ
 from data.layouts import LAYOUTS
 from model_inputs import MODEL_INPUTS
+from training.python_inputs import PYTHON_INPUTS
 
 __all__ = ["page"]
 
@@ -25,6 +26,9 @@ class that it shows.""",
     "Image files": """*Read*: the pixels are those of the same picture in 8 bits. *Skipped and counted*: left out of
 the training split, and said; in other splits an error.
 `value_range` is an option of `load_data` and `hf-score run`.""",
+    "Training sets in Python": """What `SCORETrainer` and `BaseTrainer` take as `train_dataset`, for a model with the
+classes plain and square. *Read*: every picture reaches the loss with the label it was made with.
+`max_steps` and `class_balanced` are fields of the configuration.""",
     "Models": "What `load_model` and `--model` take. *Read*: its outputs are those of the model as it came.",
 }
 
@@ -49,6 +53,7 @@ def page() -> str:
     tables = {
         "Layouts": [(layout.name, layout.expected) for layout in LAYOUTS],
         "Image files": formats,
+        "Training sets in Python": [(row.name, row.expected) for row in PYTHON_INPUTS],
         "Models": [(row.name, row.expected) for row in MODEL_INPUTS],
     }
     count = sum(map(len, tables.values()))

@@ -45,6 +45,7 @@ class BaselineTrainer(BaseTrainer):
     config_class = BaselineConfig
 
     _batches_with_idx = True
+    takes_streams = False
 
     def __init__(
         self,

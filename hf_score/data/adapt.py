@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
-from PIL import Image as PILImage
 
 from ..errors import DataError
 from .pixels import PixelDataset
+from .views import ItemReader, Items, StreamItems, is_stream, kind_of, picture, starting
 
-__all__ = ["as_dataset", "as_scannable", "as_splits"]
+__all__ = ["as_dataset", "as_scannable", "as_splits", "as_trainable"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +48,13 @@ def as_dataset(given: Any, *, what: str = "the data set") -> Dataset:
         return given.with_format(None)
     if isinstance(given, IterableDataset):
         raise DataError(
-            f"{_start(what)} is a stream (IterableDataset), which has no splits to make and no length; give it to "
+            f"{starting(what)} is a stream (IterableDataset), which has no splits to make and no length; give it to "
             "find_candidates as it is, or collect it with Dataset.from_list(list(stream))."
         )
     if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
-        raise DataError(f"{_start(what)} is {_kind(given)}; give a datasets.Dataset, or items of image and label.")
+        raise DataError(f"{starting(what)} is {kind_of(given)}; give a datasets.Dataset, or items of image and label.")
     if len(given) == 0:
-        raise DataError(f"{_start(what)} is empty; give one with images.")
+        raise DataError(f"{starting(what)} is empty; give one with images.")
     images, labels = _columns(given, what)
     columns: dict[str, Any] = {"image": [_encoded(image, i, what) for i, image in enumerate(images)]}
     features: dict[str, Any] = {"image": Image(decode=False)}
@@ -96,6 +92,74 @@ def as_scannable(given: Any, processor: Any) -> Any:
     return as_dataset(given)
 
 
+def as_trainable(given: Any, *, what: str, class_names: Sequence[str] = (), labelled: bool = True) -> Any:
+    """A data set whose items a trainer reads: as it is where it can be, else a view of it that copies nothing.
+
+    Args:
+        given: a `PixelDataset`; a `datasets.Dataset`, whose format is left off (`with_format("torch")`) and whose
+            transform is kept (`with_transform`), for it may augment; a stream; a torchvision data set, with its
+            transforms, which must give images and no tensors; any indexable data set or list of `(image, label)`, of
+            dicts with `image` or `pixel_values` and `label`, or of images; a pair `(images, labels)`. An image is as
+            for `as_dataset`. `pixel_values` are what the model takes: the processor does not see them.
+        what: what to call it in errors.
+        class_names: of the model, by which labels that are words are mapped, and others checked.
+        labelled: whether it has to have labels.
+
+    Raises:
+        DataError: it is something else, which the message names; it is empty; a label is missing or none of the
+            classes.
+    """
+    if given is None or isinstance(given, Items | StreamItems):
+        return given
+    if isinstance(given, Mapping):
+        raise DataError(
+            f"{starting(what)} is {kind_of(given)} of {list(given)}; give one split, such as data['train']."
+        )
+    reader = ItemReader(what, tuple(class_names))
+    if isinstance(given, PixelDataset):
+        reader.check_labels(given.labels.tolist())
+        return given
+    if is_stream(given):
+        # Tensors of images are what `with_format("torch")` makes; `pixel_values` are tensors anyway.
+        plain = isinstance(given, IterableDataset) and "pixel_values" not in (given.column_names or ())
+        view: Any = StreamItems(given.with_format(None) if plain else given, reader)
+    else:
+        view = _indexable(given, reader)
+    if labelled and not {"label", "labels"} & set(view.column_names):
+        raise DataError(
+            f"{starting(what)} has no label, only {', '.join(view.column_names)}; give every image one, in a column "
+            "'label' or as (image, label)."
+        )
+    return view
+
+
+def _indexable(given: Any, reader: ItemReader) -> Any:
+    what = reader.what
+    if isinstance(given, str | bytes) or not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
+        raise DataError(f"{starting(what)} is {kind_of(given)}; give a datasets.Dataset, or items of image and label.")
+    if len(given) == 0:
+        raise DataError(f"{starting(what)} is empty; give one with images.")
+    if isinstance(given, tuple):
+        pair = len(given) == 2 and _is_many(given[0]) and _is_many(given[1])
+        given = list(zip(*_columns(given, what), strict=True)) if pair else list(given)  # type: ignore[arg-type]
+    if not isinstance(given, Dataset):
+        view = Items(given, reader)
+        if view.is_listed and "label" in view.column_names:
+            reader.check_labels(view["label"])
+        return view
+    columns, features = given.column_names, given.features
+    transformed = given.format["type"] == "custom"
+    if not transformed and "pixel_values" not in columns:
+        given = given.with_format(None)
+    name = next((name for name in ("labels", "label") if name in columns), None)
+    if name is not None:
+        labels = given.with_format(None)[name][:]
+        reader.check_labels(labels)
+        words = any(isinstance(label, str) for label in labels)
+    read = "pixel_values" in columns or (isinstance(features.get("image"), Image) and features["image"].decode)
+    return given if read and not transformed and not (name and words) else Items(given, reader)
+
+
 def _columns(given: Any, what: str) -> tuple[Sequence[Any], Sequence[Any] | None]:
     """Images and labels."""
     paths = getattr(given, "samples", None)
@@ -104,7 +168,7 @@ def _columns(given: Any, what: str) -> tuple[Sequence[Any], Sequence[Any] | None
     if isinstance(given, tuple) and len(given) == 2 and _is_many(given[0]) and _is_many(given[1]):
         if len(given[0]) != len(given[1]):
             raise DataError(
-                f"{_start(what)} has {len(given[0])} images and {len(given[1])} labels; give one for each."
+                f"{starting(what)} has {len(given[0])} images and {len(given[1])} labels; give one for each."
             )
         return list(given[0]), list(given[1])
     items = list(_items(given))
@@ -138,30 +202,9 @@ def _is_many(value: Any) -> bool:
 
 def _encoded(image: Any, i: int, what: str) -> dict[str, Any]:
     """An image as `datasets` stores it."""
-    if isinstance(image, str | os.PathLike):
-        return {"bytes": None, "path": str(Path(image).absolute())}
-    if (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and (image.ndim == 2 or image.shape[2:] in ((3,), (4,)))
-    ):
-        image = PILImage.fromarray(image)
-    if not isinstance(image, PILImage.Image):
-        advice = "a PIL image, an array (H, W, 3) of uint8, or a path"
-        hint = " (leave ToTensor off: the model's processor makes tensors)" if isinstance(image, torch.Tensor) else ""
-        raise DataError(f"Item {i} of {what} has {_kind(image)} for an image; give {advice}{hint}.")
+    image = picture(image, i, what)
+    if isinstance(image, str):
+        return {"bytes": None, "path": image}
     buffer = io.BytesIO()
     image.save(buffer, format="TIFF" if image.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV") else "PNG")
     return {"bytes": buffer.getvalue(), "path": None}
-
-
-def _kind(value: Any) -> str:
-    """A value in words for an error."""
-    name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    if isinstance(value, np.ndarray | torch.Tensor):
-        return f"a {name} of shape {tuple(value.shape)} and {value.dtype}"
-    return f"a {name}"
-
-
-def _start(what: str) -> str:
-    return what[0].upper() + what[1:]

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import HFScoreError
+from .pixels import PixelDataset
+from .views import StreamItems
 
-__all__ = ["ExchangedPairs", "OtherClassPartners", "SameClassPartners", "exchange_regions"]
+__all__ = ["ExchangedPairs", "OtherClassPartners", "SameClassPartners", "beginning_of", "exchange_regions"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,21 @@ def exchange_regions(
         labels=torch.cat([labels, partner_labels]),
         shortcut_labels=torch.cat([labels, labels]),
     )
+
+
+def beginning_of(stream: StreamItems, data_collator: Callable, *, size: int = 256) -> PixelDataset:
+    """The first images of a stream, of every class as many, in memory as the model sees them: partners for exchanges.
+
+    Args:
+        stream: read from its beginning, until every class is there or 20,000 images were looked at.
+        data_collator: makes `{"pixel_values": (n, 3, H, W), "labels": (n,)}` of n items.
+        size: about so many images in all, and at least one of every class.
+    """
+    # one by one: as they are in the stream, they may be large
+    batches = [data_collator([item]) for item in stream.first_of_each_class(size)]
+    labels = torch.cat([batch["labels"] for batch in batches])
+    pixel_values = torch.cat([batch["pixel_values"] for batch in batches])
+    return PixelDataset(pixel_values, labels, torch.arange(len(labels)))
 
 
 class OtherClassPartners:

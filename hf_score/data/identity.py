@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 
 from ..errors import DataError
+from .views import is_stream
 
 __all__ = ["check_same_files", "check_unique_idx", "encoded_bytes", "same_content"]
 
@@ -31,7 +32,7 @@ def check_unique_idx(dataset: Any, what: str) -> None:
     Raises:
         DataError: one is.
     """
-    if isinstance(dataset, IterableDataset) or dataset is None:
+    if is_stream(dataset) or dataset is None:
         return
     if "idx" in (getattr(dataset, "column_names", None) or ()):
         found = np.asarray(dataset["idx"][:])

@@ -6,6 +6,7 @@ Everything a user can get wrong in a data set is found here, before anything is 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -254,8 +255,10 @@ def dataset_fingerprint(dataset: Dataset) -> str:
 
     File names and places do not count, so the same images give the same fingerprint on every machine.
     """
-    digest = hashlib.sha256(str(len(dataset)).encode())
-    digest.update(np.asarray(dataset["label"], dtype="<i8").tobytes())
+    dataset = dataset.with_format(None)
+    digest, labels = hashlib.sha256(str(len(dataset)).encode()), dataset["label"][:]
+    numbers = all(isinstance(label, int) for label in labels)
+    digest.update(np.asarray(labels, dtype="<i8").tobytes() if numbers else json.dumps(labels).encode())
     rows = np.unique(np.linspace(0, len(dataset) - 1, num=min(256, len(dataset)), dtype=np.int64))
     for image in dataset.cast_column("image", Image(decode=False)).select(rows)["image"]:
         digest.update(hashlib.sha256(encoded_bytes(image)).digest())

@@ -67,7 +67,8 @@ def preprocess(dataset: Dataset, processor: Any, *, batch_size: int = 64) -> Pix
 class ImageCollator:
     """Data collator for `Trainer`: items of `load_data`'s views or of a `PixelDataset` to a batch.
 
-    The batch has `pixel_values` (B, 3, H, W) and `labels` (B,), `idx` (B,) if asked for, and nothing else: no group.
+    The batch has `pixel_values` (B, 3, H, W) and `labels` (B,) where the items have them, `idx` (B,) if asked for, and
+    nothing else: no group.
     """
 
     processor: Any = None
@@ -79,7 +80,9 @@ class ImageCollator:
         else:
             pixels = _pixels([item["image"] for item in items], self.processor)
         name = "labels" if "labels" in items[0] else "label"
-        batch = {"pixel_values": pixels, "labels": torch.as_tensor([int(item[name]) for item in items])}
+        batch = {"pixel_values": pixels}
+        if name in items[0]:
+            batch["labels"] = torch.as_tensor([int(item[name]) for item in items])
         if self.with_idx:
             batch["idx"] = torch.as_tensor([int(item["idx"]) for item in items])
         return batch

@@ -40,8 +40,12 @@ def fetch(dataset: Any, positions: Sequence[int]) -> list[Any]:
 
 
 def undecoded(dataset: Any) -> Any:
-    """`dataset` with its first column of images, under the name `image`, as encoded bytes."""
-    features = getattr(dataset, "features", None) or {}
+    """`dataset` with its first column of images, under the name `image`, as encoded bytes.
+
+    As it is where a transform makes its items: that takes images.
+    """
+    transformed = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
+    features = {} if transformed else getattr(dataset, "features", None) or {}
     columns = [name for name, feature in features.items() if isinstance(feature, Image)]
     if not columns:
         return dataset

@@ -25,8 +25,10 @@ from tqdm.auto import tqdm
 from ..data.adapt import as_scannable
 from ..data.identity import check_unique_idx, refuse_repeated_idx
 from ..data.reading import FILE, collated, decoded, undecoded
+from ..data.views import ItemReader
 from ..errors import DataError, SelectionError
 from ..files import write_json
+from ..models import classes_of_model
 
 __all__ = ["ScanHit", "ScanResult", "UnreadableImage", "scan"]
 
@@ -92,8 +94,8 @@ def scan(
         model: image classifier with logits (B, K), from `transformers` or `timm`; left as it was.
         dataset: a `datasets.Dataset` or `IterableDataset` (a stream, shared out by its files) with a column of images,
             or indexable items with `pixel_values` (3, H, W), or what `hf_score.data.adapt` makes a data set of. `idx`
-            is the stable id, by default the position. `label` or `labels` is the class; where it is absent, None or
-            negative, the class is the predicted one.
+            is the stable id, by default the position. `label` or `labels` is the class, by number or by the model's
+            name for it; where it is absent, None or negative, the class is the predicted one.
         processor: image processor, where items carry images.
         num_candidates: images per class (m).
         batch_size: images per forward pass.
@@ -105,7 +107,8 @@ def scan(
         num_workers: processes that load images.
 
     Raises:
-        DataError: no images, an `idx` that is there twice, or with `strict` an image that cannot be read.
+        DataError: no images, an `idx` that is there twice, a label that is no class of the model, or with `strict` an
+            image that cannot be read.
         SelectionError: `folder` has the work of another scan.
     """
     state = PartialState()
@@ -116,7 +119,9 @@ def scan(
     progress = _Progress(settings, folder, state)
     remaining = [shard for shard in range(source.num_shards) if shard not in progress.done]
     own = remaining[state.process_index :: state.num_processes]
-    loader = DataLoader(source.batches(own, processor), batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]
+    named = classes_of_model(model)
+    reader = ItemReader("the data set to scan", tuple(named[i] for i in sorted(named)))
+    loader = DataLoader(source.batches(own, processor, reader), batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -186,15 +191,15 @@ class _Source:
             for position in range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, len(self.dataset))):
                 yield position, self.dataset[position]
 
-    def batches(self, shards: Sequence[int], processor: Any) -> torch.utils.data.IterableDataset:
-        return _Batches(self, shards, processor)
+    def batches(self, shards: Sequence[int], processor: Any, reader: ItemReader) -> torch.utils.data.IterableDataset:
+        return _Batches(self, shards, processor, reader)
 
 
 class _Batches(torch.utils.data.IterableDataset):
     """The batches of some shards, shared out over the workers of a `DataLoader`."""
 
-    def __init__(self, source: _Source, shards: Sequence[int], processor: Any) -> None:
-        self.source, self.shards, self.processor = source, shards, processor
+    def __init__(self, source: _Source, shards: Sequence[int], processor: Any, reader: ItemReader) -> None:
+        self.source, self.shards, self.processor, self.reader = source, shards, processor, reader
 
     def __iter__(self) -> Iterator[_Batch]:
         worker = torch.utils.data.get_worker_info()
@@ -220,7 +225,8 @@ class _Batches(torch.utils.data.IterableDataset):
             label = item.get("label", item.get("labels"))
             batch.positions.append(position)
             batch.idx.append(idx)
-            batch.labels.append(-1 if label is None else int(label))
+            unknown = label is None or (not isinstance(label, str) and int(label) < 0)
+            batch.labels.append(-1 if unknown else self.reader.label_id(label, position))
         if items:
             batch.pixel_values = collated(items, self.processor)
         return batch

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction, PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data import ImageCollator
 from ..data.identity import check_unique_idx
-from ..errors import DataError
+from ..data.views import Items
 from ..evaluation import group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
@@ -39,30 +37,38 @@ from ..models import (
 )
 from ..provenance import provenance
 from .base_config import GROUP_METRICS, BaseConfig
-from .checkpoints import CheckpointedTrainer
-from .columns import class_labels, class_names, column, refuse_groups_in_selection, refuse_groups_in_training
+from .columns import (
+    adapted,
+    adapted_for_evaluation,
+    class_names,
+    column,
+    refuse_groups_in_selection,
+    refuse_groups_in_training,
+)
+from .inputs import InputTrainer
 from .kept_outputs import KeptOutputs
-from .samplers import WeightedSampler
 
 __all__ = ["BaseTrainer", "eval_mode"]
 
 
-class BaseTrainer(CheckpointedTrainer):
+class BaseTrainer(InputTrainer):
     """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
 
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included; or what `load_model` loads, which is
             then loaded for the classes that the training set names, with its image processor.
         args: [`BaseConfig`].
-        train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others.
-        eval_dataset: the same, or with a `group` column, which adds group metrics to the report. One with a `group`
-            column cannot choose the checkpoint.
+        train_dataset: columns `image` or `pixel_values`, `label` or `labels`, `idx`, and no others; of any kind that
+            `hf_score.data.adapt.as_trainable` takes, a stream too. Labels that are words are the model's class names.
+            A stream without a length needs `max_steps`.
+        eval_dataset: the same, or several by name; or with a `group` column, which adds group metrics to the report.
+            One with a `group` column cannot choose the checkpoint.
         group_names: names of the group ids, for the report.
         **kwargs: as for `Trainer`; `processing_class` is the image processor.
 
     Raises:
-        DataError: a training set with any other column, or with an `idx` twice; or an evaluation set with groups that
-            would choose.
+        DataError: a training set with any other column, with an `idx` twice, without labels, or of a kind that cannot
+            be read; a stream where it cannot be one; or an evaluation set with groups that would choose.
         ModelError: a model with other label ids than a data set's, or that cannot be trained on class labels.
     """
 
@@ -88,7 +94,7 @@ class BaseTrainer(CheckpointedTrainer):
         model: PreTrainedModel | str | os.PathLike[str] | None = None,
         args: BaseConfig | None = None,
         *,
-        train_dataset: Dataset | None = None,
+        train_dataset: Any = None,
         eval_dataset: Any = None,
         group_names: list[str] | None = None,
         data_collator: Callable | None = None,
@@ -99,10 +105,11 @@ class BaseTrainer(CheckpointedTrainer):
         args = self.config_class() if args is None else args
         refuse_groups_in_training(train_dataset)
         refuse_groups_in_selection(eval_dataset, args)
+        self.check_stream(train_dataset, args)
         if isinstance(model, str | os.PathLike):
             loaded = load_model(model, class_names=class_names(train_dataset))
             model, processing_class = loaded.model, processing_class or loaded.processor
-        _check_together(model, train_dataset, eval_dataset)
+        train_dataset, eval_dataset = _together(model, train_dataset, eval_dataset)
         super().__init__(
             model=model,
             args=args,
@@ -179,25 +186,6 @@ class BaseTrainer(CheckpointedTrainer):
             for module in model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-    # ---- How images are drawn ----
-
-    def sample_weights(self) -> Tensor | None:
-        """(N,): how often each training image is drawn, in proportion; None for every image once per epoch."""
-        if not self.args.class_balanced:
-            return None
-        labels = class_labels(self.train_dataset)
-        if labels is None:
-            raise DataError("class_balanced needs a training set with a label column: give one, or leave it off.")
-        classes = torch.as_tensor(labels)
-        return 1.0 / torch.bincount(classes).double()[classes]
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Draw by `sample_weights`."""
-        weights = self.sample_weights()
-        if weights is None:
-            return super()._get_train_sampler(train_dataset)
-        return WeightedSampler(weights, seed=self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     # ---- Evaluation: group labels are read here, after the predictions are made, and nowhere else ----
 
@@ -348,12 +336,16 @@ class BaseTrainer(CheckpointedTrainer):
         }
 
 
-def _check_together(model: Any, train_dataset: Any, eval_dataset: Any) -> None:
+def _together(model: Any, train_dataset: Any, eval_dataset: Any) -> tuple[Any, Any]:
+    """The data sets as the trainer reads them, once they and the model go together."""
     check_trainable(model)
-    check_unique_idx(train_dataset, "the training set")
+    train_dataset, eval_dataset = adapted(train_dataset, model), adapted_for_evaluation(eval_dataset, model)
+    if not isinstance(train_dataset, Items) or train_dataset.is_listed:
+        check_unique_idx(train_dataset, "the training set")
     check_label_ids(model, train_dataset, "the training set")
     for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
         check_label_ids(model, dataset, "the evaluation set")
+    return train_dataset, eval_dataset
 
 
 @contextmanager

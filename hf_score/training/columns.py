@@ -6,14 +6,23 @@ Here is the wall between group labels and training: `TRAINING_COLUMNS` is a list
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
+from datasets import Dataset
+
+from ..data.adapt import as_trainable
 from ..data.classes import ClassNames, class_names_of, sorted_names
+from ..data.loading import ImageData
+from ..data.views import is_stream
 from ..errors import DataError
+from ..models import classes_of_model
 from .base_config import BaseConfig
 
 __all__ = [
     "TRAINING_COLUMNS",
+    "adapted",
+    "adapted_for_evaluation",
     "class_labels",
     "class_names",
     "column",
@@ -38,7 +47,9 @@ def column(dataset: Any, name: str) -> list | None:
 
 
 def class_labels(dataset: Any) -> list | None:
-    """The class ids of a data set in its order; None where it has no label column that can be read."""
+    """The class ids of a data set in its order; None where it has no label column that can be read, as in a stream."""
+    if is_stream(dataset):
+        return None
     return column(dataset, "label") or column(dataset, "labels")
 
 
@@ -60,10 +71,38 @@ def column_names(dataset: Any) -> list[str] | None:
     return names
 
 
+def adapted(dataset: Any, model: Any, what: str = "the training set", *, labelled: bool = True) -> Any:
+    """The data set as `hf_score.data.adapt` makes it readable, with labels that are words mapped by the model's names.
+
+    Raises:
+        DataError: as `as_trainable`.
+    """
+    if isinstance(dataset, ImageData):
+        raise DataError(f"{what} is all that load_data gives; give one view of it, such as data.train or data.test.")
+    named = classes_of_model(model)
+    return as_trainable(dataset, what=what, class_names=[named[i] for i in sorted(named)], labelled=labelled)
+
+
+def adapted_for_evaluation(dataset: Any, model: Any, *, labelled: bool = True) -> Any:
+    """One evaluation set, or each of several by name, as `adapted`."""
+    if isinstance(dataset, dict):
+        return {
+            name: adapted(one, model, f"the evaluation set '{name}'", labelled=labelled)
+            for name, one in dataset.items()
+        }
+    return adapted(dataset, model, "the evaluation set", labelled=labelled)
+
+
 def _keys(dataset: Any) -> set[str]:
-    """The columns of a data set and the keys of its items: of all in a list, else of some that are evenly spread."""
+    """The columns of a data set and the keys of its items: of all in a list, else of some that are evenly spread, or
+    of a stream's first."""
+    if isinstance(dataset, Mapping | ImageData):  # several sets by mistake, which `adapted` refuses
+        return set()
     keys = set(getattr(dataset, "column_names", None) or ())
-    formatted = (getattr(dataset, "format", None) or {}).get("type") == "custom"
+    if is_stream(dataset):
+        first = () if keys else islice(dataset, _ITEMS_LOOKED_AT)
+        return keys.union(*(item for item in first if isinstance(item, Mapping)))
+    formatted = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
     if (keys and not formatted) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return keys
     count = len(dataset)

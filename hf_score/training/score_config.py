@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -11,6 +12,8 @@ from ..renamed import accepts_old_names
 from .base_config import BaseConfig
 
 __all__ = ["SCOREConfig"]
+
+logger = logging.getLogger(__name__)
 
 _CHOICES = {
     "score_penalty": ("margin", "neurons"),
@@ -90,7 +93,9 @@ class SCOREConfig(BaseConfig):
     )
     class_balanced: bool | None = field(
         default=None,
-        metadata={"help": "Draw training images so that classes are seen equally. Default: where samples train."},
+        metadata={
+            "help": "Draw training images so that classes are seen equally. Default: where samples train, no stream."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -119,14 +124,19 @@ class SCOREConfig(BaseConfig):
         """Whether spurious-positive samples, where there are any, train something."""
         return self.score_lambda > 0 or self.score_exchange_weight > 0
 
-    def with_defaults(self, *, samples: bool) -> Self:
+    def with_defaults(self, *, samples: bool, stream: bool = False) -> Self:
         """A copy in which `freeze_batch_norm` and `class_balanced` are decided.
 
         Args:
             samples: whether there are spurious-positive samples.
+            stream: whether the training set is one, from which classes cannot be drawn equally.
         """
         decided = copy.copy(self)
+        if stream and self.class_balanced is None:
+            decided.class_balanced = False
+            if samples and self.samples_train:
+                logger.warning("The training set is a stream: its classes are seen as often as they come in it.")
         for name in ("freeze_batch_norm", "class_balanced"):
-            if getattr(self, name) is None:
+            if getattr(decided, name) is None:
                 setattr(decided, name, samples and self.samples_train)
         return decided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..data.exchange import OtherClassPartners, SameClassPartners
+from ..data import ImageCollator, PixelDataset
+from ..data.exchange import OtherClassPartners, SameClassPartners, beginning_of
+from ..data.views import StreamItems, is_stream
 from ..detection.samples import SpuriousSamples
 from ..errors import DataError, HFScoreError
 from .base_trainer import BaseTrainer
@@ -29,7 +31,9 @@ class SCORETrainer(BaseTrainer):
     Loss = cross-entropy + λ·P/P₀ + w·cross-entropy of the copies with exchanged regions, with P₀ the penalty of the
     starting model. What P is, `score_penalty` says: `MarginPenalty` (ours, the default) or `NeuronPenalty` (the
     paper's, arXiv 2605.13340). Beside exchanged copies, training images take a region from their own class, so that
-    its edge does not tell them apart (`score_own_class_exchange`, ours).
+    its edge does not tell them apart (`score_own_class_exchange`, ours). Of a stream, about 256 images from its
+    beginning, of every class as many, are kept in memory to exchange regions with: never held-out images, which are
+    not to be trained on. Shuffle it where it is sorted by class. Its classes are seen as often as they come.
 
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included.
@@ -66,7 +70,7 @@ class SCORETrainer(BaseTrainer):
                 f"score_lambda is {args.score_lambda} but there are no spurious-positive samples to penalise: "
                 "decide on some first, or set score_lambda=0."
             )
-        args = args.with_defaults(samples=given is not None)
+        args = args.with_defaults(samples=given is not None, stream=is_stream(kwargs.get("train_dataset")))
         super().__init__(model, args, **kwargs)
         #: Those that train something, and those that measure reliance; None where there are none.
         self.spurious_samples: SpuriousSamples | None = None
@@ -77,6 +81,7 @@ class SCORETrainer(BaseTrainer):
             self.held_out_samples = held_out if len(held_out) else None
         self.reliance = Reliance(self.held_out_samples, args) if self.held_out_samples is not None else None
         self._micro_step = (-1, 0)
+        self._beginnings: dict[Any, PixelDataset] = {}
         self._penalties: list[Tensor] = []
 
     # ---- Loss ----
@@ -163,11 +168,19 @@ class SCORETrainer(BaseTrainer):
 
     @cached_property
     def _same_class_partners(self) -> SameClassPartners:
-        labels = _labels_of(self.train_dataset)
-        return SameClassPartners(self.train_dataset, labels, self.data_collator, seed=self.args.seed)
+        return SameClassPartners(*self._indexable(self.train_dataset), seed=self.args.seed)
 
     def _partners_from(self, dataset: Any) -> OtherClassPartners:
-        return OtherClassPartners(dataset, _labels_of(dataset), self.data_collator, seed=self.args.seed)
+        return OtherClassPartners(*self._indexable(dataset), seed=self.args.seed)
+
+    def _indexable(self, dataset: Any) -> tuple[Any, Sequence[int], Callable]:
+        """Images to draw partners from, their labels and collator; of a stream, those at its beginning."""
+        if not isinstance(dataset, StreamItems):
+            return dataset, _labels_of(dataset), self.data_collator
+        if dataset not in self._beginnings:
+            self._beginnings[dataset] = beginning_of(dataset, self.data_collator)
+        beginning = self._beginnings[dataset]
+        return beginning, beginning.labels.tolist(), ImageCollator()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean penalty since the last log."""
