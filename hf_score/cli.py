@@ -204,6 +204,8 @@ def _run_step(step: str, words: list[str]) -> None:
     if {"-h", "--help"} & {*words}:
         print(RUN_HELP.format(step=step, help=f"{RUN_STEPS[step][0].upper()}{RUN_STEPS[step][1:]}"), end="")
         raise SystemExit(0)
+    if "--quiet" in words or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # which tqdm reads when it is imported
     folder: list[Path] = []
 
     def again() -> str:

@@ -27,8 +27,8 @@ __all__ = ["OPTIONS_FILE", "RunArguments", "given_options", "parse_arguments", "
 
 #: Holds a run's options in its folder.
 OPTIONS_FILE = "run.yaml"
-#: Options that are not written there: where the file lies says where the run is, and a token is nobody's business.
-_NOT_KEPT = ("output_dir", "resume", "quiet", "verbose", "hub_token")
+#: Options that are not written there: where the file lies says where the run is.
+_NOT_KEPT = ("output_dir", "resume", "quiet", "verbose")
 
 
 @dataclass
@@ -205,7 +205,8 @@ def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[R
 
 def given_options(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     """The options that differ from their defaults, as `run.yaml` keeps them."""
-    defaults = (RunArguments(model="", dataset=""), SCOREConfig(config.output_dir, use_cpu=config.use_cpu))
+    plain = SCOREConfig(config.output_dir, use_cpu=config.use_cpu, disable_tqdm=False)  # which the machine decides
+    defaults = (RunArguments(model="", dataset=""), plain)
     found = {
         f.name: getattr(given, f.name)
         for given, default in zip((arguments, config), defaults, strict=True)
@@ -241,7 +242,7 @@ def _with_options_of_files(words: list[str]) -> list[str]:
             path = folder / OPTIONS_FILE
             if not path.is_file():
                 raise HFScoreError(
-                    f"{folder} holds no {OPTIONS_FILE} with the options of a run: give them, with --output_dir {folder}."
+                    f"{folder} has no {OPTIONS_FILE} with the options of a run: give them, with --output_dir {folder}."
                 )
             options = read_options(path)
             if (folder / "selection.json").is_file():

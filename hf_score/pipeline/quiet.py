@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import datasets
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
@@ -37,6 +38,8 @@ def only_our_words() -> Iterator[None]:
     ours.addHandler(handler)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    datasets_bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")  # there is no accelerator to pin it for
@@ -46,6 +49,8 @@ def only_our_words() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+        if not datasets_bars:
+            datasets.enable_progress_bars()
 
 
 def in_few_words(trainer: _Trainer, arguments: RunArguments) -> _Trainer:
@@ -76,8 +81,10 @@ class _Once(logging.Filter):
 def _line(state: Any, args: Any, metrics: dict[str, float]) -> str:
     losses = [f"loss {row['loss']:.3g}" for row in state.log_history if "loss" in row][-1:]
     figures = [f"{name} {metrics[key]:.3f}" for key, name in FIGURES.items() if metrics.get(key) is not None]
-    epochs = state.num_train_epochs if args.max_steps <= 0 else args.num_train_epochs
-    return f"  epoch {state.epoch:.3g} of {epochs:g}: {', '.join([*losses, *figures])}"
+    done = f"epoch {state.epoch:.3g} of {args.num_train_epochs:g}"
+    if args.max_steps > 0:
+        done = f"step {state.global_step} of {state.max_steps}"
+    return f"  {done}: {', '.join([*losses, *figures])}"
 
 
 class _Lines(TrainerCallback):
