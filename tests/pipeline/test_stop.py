@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from transformers import Trainer
 
+from hf_score import SCORETrainer
 from hf_score.cli import main
 from hf_score.pipeline import parse_arguments
 from hf_score.pipeline.arguments import given_options
@@ -79,13 +80,13 @@ def test_a_stopped_training_goes_on_with_the_same_options_only(
     assert (run / "run.yaml").read_bytes() == options and not (run / "score").exists()
 
     (checkpoints / "checkpoint-3").mkdir()  # killed while it was written
-    begun, load = [], Trainer._load_from_checkpoint
+    begun, train = [], SCORETrainer.train
 
-    def note(trainer, checkpoint, *args, **kwargs):
-        begun.append(checkpoint)
-        return load(trainer, checkpoint, *args, **kwargs)
+    def note(trainer, *, resume_from_checkpoint):
+        begun.append(resume_from_checkpoint)
+        return train(trainer, resume_from_checkpoint=resume_from_checkpoint)
 
-    monkeypatch.setattr(Trainer, "_load_from_checkpoint", note)
+    monkeypatch.setattr(SCORETrainer, "train", note)
     assert main(["train", str(run)]) == 0
     assert begun == [str(checkpoints / "checkpoint-2")]
     assert weights(run) == weights(undisturbed)
