@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -209,12 +210,13 @@ def _run_step(step: str, words: list[str]) -> None:
     folder: list[Path] = []
 
     def again() -> str:
-        from .pipeline.arguments import OPTIONS_FILE
-        from .pipeline.words import go_on
-        from .provenance import command
+        if folder:  # else it was stopped in the middle of an import: nothing can be imported
+            from .pipeline.arguments import OPTIONS_FILE
+            from .pipeline.words import go_on
 
-        begun = folder and (folder[0] / OPTIONS_FILE).is_file()
-        return go_on(folder[0], step) if begun else command()
+            if (folder[0] / OPTIONS_FILE).is_file():
+                return go_on(folder[0], step)
+        return shlex.join(["hf-score", step, *words])
 
     with _stops(again):
         from .pipeline import SeedRun, parse_arguments, run

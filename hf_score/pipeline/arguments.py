@@ -206,10 +206,10 @@ def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[R
 def given_options(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     """The options that differ from their defaults, as `run.yaml` keeps them."""
     plain = SCOREConfig(config.output_dir, use_cpu=config.use_cpu, disable_tqdm=False)  # which the machine decides
-    defaults = (RunArguments(model="", dataset=""), plain)
+    pairs: tuple[tuple[Any, Any], ...] = ((arguments, RunArguments(model="", dataset="")), (config, plain))
     found = {
         f.name: getattr(given, f.name)
-        for given, default in zip((arguments, config), defaults, strict=True)
+        for given, default in pairs
         for f in fields(default)
         if f.init and f.name not in _NOT_KEPT and getattr(given, f.name) != getattr(default, f.name)
     }
