@@ -8,15 +8,22 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shlex
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import DecisionNeeded, HFScoreError
 from .renamed import PLAN, in_new_words
+
+if TYPE_CHECKING:
+    from .pipeline import SeedRun
 
 __all__ = ["RUN_STEPS", "main", "make_parser", "run_script"]
 
@@ -32,8 +39,10 @@ RUN_STEPS = {
 
 #: What people need first; `--help-all` has the rest.
 RUN_HELP = """usage: hf-score {step} --model MODEL --dataset DATA --output_dir RUN [options]
+       hf-score {step} RUN [options]
 
 {help}.
+RUN alone goes on with the run in that folder, with its options; others beside it override them.
 
 what to run on
   --model MODEL                   Hub id, local folder, or timm name
@@ -43,6 +52,7 @@ what to run on
   --image_size PIXELS             input size (default: the model's)
   --output_dir RUN                run folder: every step leaves its files there
   --resume                        go on with the run in the output folder
+  --config FILE.yaml              take options from a file, such as another run's run.yaml
 
 what is judged
   --mask_area SHARE               largest share of the image that a mask keeps: enough to cover the shortcut (0.2)
@@ -57,12 +67,16 @@ how it is trained out
   --controls                      also run the controls, to see what makes the change
   --num_seeds N                   repeat with so many seeds
 
+  --quiet, --verbose              say less, or all that the libraries say too
   --help-all                      all options, those of transformers.TrainingArguments too
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `hf-score`; returns the exit status: 0, or 2 with one sentence on stderr."""
+    """Entry point of `hf-score`; returns the exit status.
+
+    0; 2 with one sentence on stderr; 130 or 143 where Ctrl+C or SIGTERM stopped it, with the command that goes on.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     step = words[0] if words else ""
@@ -88,7 +102,12 @@ def _other_step(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 def run_script(script: Callable[[], None]) -> int:
     """What a script of ours does, with errors as `main` has them: its exit status."""
-    return _guarded(script)
+
+    def stoppable() -> None:
+        with _stops(_resumed):
+            script()
+
+    return _guarded(stoppable)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -96,8 +115,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-score",
         description="Find the shortcuts an image classifier has learned and train them out, with no group labels.",
-        epilog="The steps from run to report take the options of run, --output_dir is the run folder. A step runs the "
-        "steps before it where needed.",
+        epilog="The steps from run to report take the options of run, or the run folder alone. A step runs the steps "
+        "before it where needed.",
     )
     parser.add_argument("--version", action="version", version=f"hf-score {__version__}")
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
@@ -140,7 +159,43 @@ def _guarded(action: Callable[[], None]) -> int:
     except HFScoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{stopped or 'Stopped.'}", file=sys.stderr, flush=True)
+        return 143 if isinstance(stopped, _Terminated) else 130
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends what runs as Ctrl+C does."""
+
+
+@contextmanager
+def _stops(again: Callable[[], str]) -> Iterator[None]:
+    """Ctrl+C and SIGTERM end what is inside with one sentence: the command that goes on."""
+    process = os.getpid()
+
+    def terminate(*_: object) -> None:
+        if os.getpid() != process:  # a worker that was forked from it
+            os._exit(143)
+        raise _Terminated
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if in_main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise type(stopped)(f"Stopped. This goes on: {again()}") from None
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _resumed() -> str:
+    from .provenance import command
+
+    words = command()
+    return words if "--resume" in sys.argv else f"{words} --resume"
 
 
 # ---- The steps of a run ----
@@ -150,15 +205,42 @@ def _run_step(step: str, words: list[str]) -> None:
     if {"-h", "--help"} & {*words}:
         print(RUN_HELP.format(step=step, help=f"{RUN_STEPS[step][0].upper()}{RUN_STEPS[step][1:]}"), end="")
         raise SystemExit(0)
-    from .pipeline import SeedRun, parse_arguments, run
+    if "--quiet" in words or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # which tqdm reads when it is imported
+    folder: list[Path] = []
 
-    arguments, config = parse_arguments(words, prog=f"hf-score {step}")
-    if step == "run":
-        run(arguments, config)
-        return
-    seed_run = SeedRun(config.output_dir or "score-run", arguments, config)
-    seed_run.check()
-    outcome = getattr(seed_run, step)()
+    def again() -> str:
+        if folder:  # else it was stopped in the middle of an import: nothing can be imported
+            from .pipeline.arguments import OPTIONS_FILE
+            from .pipeline.words import go_on
+
+            if (folder[0] / OPTIONS_FILE).is_file():
+                return go_on(folder[0], step)
+        return shlex.join(["hf-score", step, *words])
+
+    with _stops(again):
+        from .pipeline import SeedRun, parse_arguments, run
+        from .pipeline.quiet import only_our_words
+        from .pipeline.run_folder import write_options
+
+        arguments, config = parse_arguments(words, prog=f"hf-score {step}")
+        folder.append(Path(config.output_dir or "score-run"))
+        with nullcontext() if arguments.verbose else only_our_words():
+            if step == "run":
+                run(arguments, config)
+                return
+            if arguments.num_seeds > 1:
+                raise HFScoreError(
+                    f"{step} is about one seed, not {arguments.num_seeds}: use 'hf-score run' for several."
+                )
+            seed_run = SeedRun(folder[0], arguments, config)
+            seed_run.check()
+            if seed_run.is_main_process:
+                write_options(folder[0], arguments, config)
+            _tell(step, seed_run, getattr(seed_run, step)())
+
+
+def _tell(step: str, seed_run: SeedRun, outcome: Any) -> None:
     if seed_run.is_main_process:
         if step == "evaluate":
             from .report import render_conclusions, render_table

@@ -1,22 +1,34 @@
-"""`RunArguments`: what to run SCORE on. How to fine-tune is `SCOREConfig`'s."""
+"""`RunArguments`: what to run SCORE on. How to fine-tune is `SCOREConfig`'s.
+
+Options come from the command line, from a file (`--config`), or from the run folder, whose `run.yaml` is such a file.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from transformers import HfArgumentParser
 
 from ..data.classes import clean_name, parse_class_names
-from ..errors import HFScoreError
+from ..errors import HFScoreError, first_line
 from ..renamed import in_new_words
 from ..training import SCOREConfig
 
-__all__ = ["RunArguments", "parse_arguments"]
+__all__ = ["OPTIONS_FILE", "RunArguments", "given_options", "parse_arguments", "read_options"]
+
+#: Holds a run's options in its folder.
+OPTIONS_FILE = "run.yaml"
+#: Options that are not written there: where the file lies says where the run is.
+_NOT_KEPT = ("output_dir", "resume", "quiet", "verbose")
 
 
 @dataclass
@@ -99,6 +111,8 @@ class RunArguments:
     controls: bool = field(default=False, metadata={"help": "Also run the controls, to see what makes the change."})
     num_seeds: int = field(default=1, metadata={"help": "Repeat with this many seeds, from --seed on."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run in the output folder."})
+    quiet: bool = field(default=False, metadata={"help": "Say nothing but warnings and what came out."})
+    verbose: bool = field(default=False, metadata={"help": "Show what the libraries say too, and every logged row."})
 
     def __post_init__(self) -> None:
         for name, fits, needed in _RANGES:
@@ -159,24 +173,106 @@ def parse_arguments(words: Sequence[str], *, prog: str | None = None) -> tuple[R
     """The command line's words as arguments and configuration.
 
     Args:
-        words: without the program's name; `--help-all` prints all options and exits.
+        words: without the program's name. A run folder in the first place, or right after `--resume`, goes on with the
+            run there, with its options; `--config FILE` takes options from a file. What stands beside overrides them.
+            `--help-all` prints all options and exits.
         prog: what help and errors call the program.
 
     Raises:
-        HFScoreError: a value or a combination that is refused.
+        HFScoreError: a value or a combination that is refused, or a file of options that cannot be read.
     """
     parser = HfArgumentParser([RunArguments, SCOREConfig], prog=prog, allow_abbrev=False)  # type: ignore[list-item]
     parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", default=argparse.SUPPRESS, help="Take options from this file."
+    )
     try:
-        split = _apart(in_new_words(words))
-        arguments, config, rest = parser.parse_args_into_dataclasses(split, return_remaining_strings=True)
+        split = _apart(in_new_words(_with_options_of_files(list(words))))
+        arguments, config, rest = parser.parse_args_into_dataclasses(
+            split, return_remaining_strings=True, look_for_args_file=False
+        )
     except ValueError as error:  # TrainingArguments refuses combinations of its own
         raise error if isinstance(error, HFScoreError) else HFScoreError(str(error)) from error
     if rest:
-        near = difflib.get_close_matches(rest[0], parser._option_string_actions, n=1)
+        option = rest[0].partition("=")[0]
+        if not option.startswith("-"):
+            raise HFScoreError(f"{option!r} belongs to no option: a run folder stands before all options.")
+        near = difflib.get_close_matches(option, parser._option_string_actions, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "--help-all has all options."
-        raise HFScoreError(f"there is no option {rest[0]!r}: {hint}")
+        raise HFScoreError(f"there is no option {option!r}: {hint}")
     return arguments, config  # type: ignore[return-value]
+
+
+def given_options(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
+    """The options that differ from their defaults, as `run.yaml` keeps them."""
+    plain = SCOREConfig(config.output_dir, use_cpu=config.use_cpu, disable_tqdm=False)  # which the machine decides
+    pairs: tuple[tuple[Any, Any], ...] = ((arguments, RunArguments(model="", dataset="")), (config, plain))
+    found = {
+        f.name: getattr(given, f.name)
+        for given, default in pairs
+        for f in fields(default)
+        if f.init and f.name not in _NOT_KEPT and getattr(given, f.name) != getattr(default, f.name)
+    }
+    if config.use_cpu:
+        found["use_cpu"] = True
+    return {name: value.value if isinstance(value, Enum) else value for name, value in found.items()}
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Option → value, from a file of options.
+
+    Raises:
+        HFScoreError: it is not there, or holds anything else.
+    """
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise HFScoreError(f"{path} cannot be read ({first_line(error)}): give a YAML file of options.") from error
+    if not isinstance(options, dict):
+        raise HFScoreError(f"{path} holds no options: give lines such as 'model: resnet18'.")
+    return options
+
+
+def _with_options_of_files(words: list[str]) -> list[str]:
+    """The words with the options of the run folder and of `--config` in front, where later ones override them."""
+    found: list[str] = []
+    for place in (0, *(i + 1 for i, word in enumerate(words) if word == "--resume")):
+        if place < len(words) and not words[place].startswith("-") and not _is_truth(words[place]):
+            folder = Path(words.pop(place))
+            path = folder / OPTIONS_FILE
+            if not path.is_file():
+                raise HFScoreError(
+                    f"{folder} has no {OPTIONS_FILE} with the options of a run: give them, with --output_dir {folder}."
+                )
+            options = read_options(path)
+            if (folder / "selection.json").is_file():
+                options.pop("selection", None)  # has decided; what a person judged since then counts
+            found += [*_as_words(options), f"--output_dir={folder}", "--resume=true"]
+            break
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option == "--config":
+            if not equals and place + 1 == len(words):
+                raise HFScoreError("--config has no file: give one.")
+            path = Path(value if equals else words[place + 1])
+            del words[place : place + (1 if equals else 2)]
+            return [*found, *_as_words(read_options(path)), *words]
+    return [*found, *words]
+
+
+def _is_truth(word: str) -> bool:
+    return word.lower() in ("true", "false", "yes", "no", "t", "f", "y", "n", "0", "1")
+
+
+def _as_words(options: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            text = json.dumps(value) if isinstance(value, bool | dict) else str(value)
+            words.append(f"--{name}={text}")
+    return words
 
 
 def _apart(words: Sequence[str]) -> list[str]:

@@ -41,6 +41,7 @@ from .arguments import RunArguments
 from .checks import check_run
 from .controls import CHANGES, methods_of, random_samples
 from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
+from .quiet import in_few_words
 from .results import (
     examples_of,
     judged_regions,
@@ -51,7 +52,7 @@ from .results import (
     test_metrics,
     training_cost,
 )
-from .run_folder import RunFolder, refuse_foreign_folder
+from .run_folder import RunFolder, refuse_foreign_folder, write_options
 from .words import what_to_decide
 from .workspace import Workspace
 
@@ -192,7 +193,9 @@ class SeedRun:
             return decide_by_proposal(
                 candidates, candidates.suspicion, num_keep=a.num_keep, evidence=candidates.evidence
             )
-        raise DecisionNeeded(what_to_decide(candidates, self.folder.path))
+        raise DecisionNeeded(
+            what_to_decide(candidates, self.folder.path, run=Path(self.config.output_dir or "score-run"))
+        )
 
     def train(self, method: str = "score") -> PreTrainedModel:
         """Fine-tune the starting model by one of `METHODS`. → `<method>/`"""
@@ -282,7 +285,7 @@ class SeedRun:
 
     def say(self, message: str) -> None:
         """Print on the main process."""
-        if self.is_main_process:
+        if self.is_main_process and not self.arguments.quiet:
             print(message, flush=True)
 
     def wait(self) -> None:
@@ -318,7 +321,7 @@ class SeedRun:
     def _trainer(
         self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
     ) -> SCORETrainer:
-        return SCORETrainer(
+        trainer = SCORETrainer(
             model=model,
             args=dataclasses.replace(self.config, output_dir=str(folder), push_to_hub=False, **changes),
             train_dataset=self.workspace.view("train"),
@@ -326,6 +329,7 @@ class SeedRun:
             spurious_samples=samples,
             processing_class=self.workspace.processor,
         )
+        return in_few_words(trainer, self.arguments)
 
     def _measure(self, method: str, verdicts: Verdicts) -> dict[str, Any]:
         model = self._load(method)
@@ -345,7 +349,7 @@ class SeedRun:
         self.folder.record(part, self.arguments, self.config)
 
     def _last_checkpoint(self, name: str) -> str | None:
-        return self.folder.last_checkpoint(name, resume=self.arguments.resume)
+        return self.folder.last_checkpoint(name, self.arguments, self.config)
 
     def _write_history(self, method: str, trainer: SCORETrainer, outcome: dict[str, Any]) -> None:
         state = trainer.state
@@ -443,6 +447,7 @@ def start_runs(arguments: RunArguments, config: SCOREConfig) -> list[SeedRun]:
     seed_runs[0].wait()
     if seed_runs[0].is_main_process:
         write_json(folder / "run.json", to_jsonable({**asdict(arguments), **seed_runs[0].config.described()}))
+        write_options(folder, arguments, config)
     return seed_runs
 
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import PartialState
 from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
-from ..files import atomic_folder, write_json
+from ..files import atomic_folder, write_json, write_text
 from ..models import checkpoint_state, load_checkpoint
 from ..provenance import Manifest, to_jsonable
 from ..report import METHODS
 from ..training import SCOREConfig
-from .arguments import RunArguments
+from .arguments import OPTIONS_FILE, RunArguments, given_options, read_options
 
-__all__ = ["RunFolder", "inputs_of", "refuse_foreign_folder"]
+__all__ = ["RunFolder", "inputs_of", "refuse_foreign_folder", "write_options"]
 
 #: Options that change nothing of what comes out, by their beginnings.
 HARMLESS = (
@@ -37,6 +39,8 @@ HARMLESS = (
         "report_to",
         "run_name",
         "project",
+        "quiet",
+        "verbose",
     ),
     *(
         "log_",
@@ -169,6 +173,9 @@ class RunFolder:
         for part in ("erm", "candidates", *(key for key in METHODS if key != "erm")):
             if self.has(part):
                 self.check(part, arguments, config)
+        for name in (path.parent.name for path in self.path.glob("checkpoints/*/checkpoint-*")):
+            if arguments.resume and name.split("-")[0] in METHODS:
+                self._check_training(name, arguments, config)
         path = self / "selection.json"
         if path.is_file() and not arguments.selection and Selection.load(path).decided_by in ("oracle", "proposal"):
             self.check(path.name, arguments, config)  # of no account once a person has decided
@@ -191,10 +198,37 @@ class RunFolder:
         """Where the trainer of a method keeps its checkpoints."""
         return self / "checkpoints" / name
 
-    def last_checkpoint(self, name: str, *, resume: bool) -> str | None:
-        """The checkpoint that an interrupted training goes on from; None where there is none, or it is not to."""
-        folder = self.checkpoints(name)
-        return get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
+    def last_checkpoint(self, name: str, arguments: RunArguments, config: SCOREConfig) -> str | None:
+        """The checkpoint that an interrupted training goes on from; None where there is none, or it is not to.
+
+        From here on the folder of its checkpoints is known to be made with these options.
+
+        Raises:
+            HFScoreError: the training was begun with other options.
+        """
+        found = self._checkpoint_in(self.checkpoints(name)) if arguments.resume else None
+        if found is None:
+            self.remove_checkpoints(name)
+            if self.state.is_main_process:
+                self.manifest.record(f"checkpoints/{name}", self._inputs_of_training(name, arguments, config))
+        else:
+            self._check_training(name, arguments, config)
+        return found
+
+    @staticmethod
+    def _checkpoint_in(folder: Path) -> str | None:
+        if folder.is_dir():
+            for path in folder.glob("checkpoint-*"):
+                if not (path / "trainer_state.json").is_file():  # written last: the process was stopped before
+                    shutil.rmtree(path, ignore_errors=True)
+            return get_last_checkpoint(str(folder))
+        return None
+
+    def _inputs_of_training(self, name: str, arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
+        return self.inputs_of(name.split("-")[0], arguments, config)  # the method's name, and its λ
+
+    def _check_training(self, name: str, arguments: RunArguments, config: SCOREConfig) -> None:
+        self.manifest.check(f"checkpoints/{name}", self._inputs_of_training(name, arguments, config))
 
     def remove_checkpoints(self, name: str = "") -> None:
         """Of one method, or all."""
@@ -229,6 +263,19 @@ class RunFolder:
             "classes": selection.counts(class_names),
             "candidates": {name: int((labels == k).sum()) for k, name in enumerate(class_names)},
         }
+
+
+def write_options(folder: Path, arguments: RunArguments, config: SCOREConfig) -> None:
+    """Keep the options of a run in its folder, and say which are others than before. → `run.yaml`"""
+    path, options = folder / OPTIONS_FILE, given_options(arguments, config)
+    text = yaml.safe_dump(to_jsonable(options), sort_keys=False, allow_unicode=True)
+    if path.is_file():
+        before, now = read_options(path), yaml.safe_load(text) or {}
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        for name in changed:
+            old, new = (str(of[name]) if name in of else "the default" for of in (before, now))
+            print(f"{name} is {new} from here on; it was {old}.", file=sys.stderr)
+    write_text(path, text)
 
 
 def refuse_foreign_folder(folder: Path, arguments: RunArguments) -> None:

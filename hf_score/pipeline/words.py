@@ -7,17 +7,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..detection import Candidates
-from ..provenance import command
 
-__all__ = ["what_to_decide"]
+__all__ = ["go_on", "what_to_decide"]
 
 
-def what_to_decide(candidates: Candidates, folder: Path) -> str:
+def go_on(folder: Path, step: str = "run") -> str:
+    """The command that goes on with the run of a folder."""
+    return f"hf-score {step} {'--resume ' if step == 'run' else ''}{shlex.quote(str(folder))}"
+
+
+def what_to_decide(candidates: Candidates, folder: Path, *, run: Path) -> str:
     """After a scan: what was found, where to look first, and the two commands that go on.
 
     Args:
         candidates: with their evidence, or without.
-        folder: the run folder.
+        folder: the folder with the candidates: of one seed.
+        run: the run folder.
     """
     clusters = sorted(candidates.describe_clusters(), key=lambda c: (-(c.suspicion or 0.0), -c.size))
     names = candidates.class_names
@@ -31,10 +36,7 @@ def what_to_decide(candidates: Candidates, folder: Path) -> str:
             " What the model looks at in them does most in images of other classes too, or is of a colour of its own; "
             "whether that is a shortcut, only a look can tell."
         )
-    again = command()
-    if "--resume" not in shlex.split(again):
-        again += " --resume"
     missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
     if missing:
         lines.append(f"The review page needs {' and '.join(missing)}: pip install 'hf-score[review]'.")
-    return "\n".join([*lines, "", f"  hf-score review {shlex.quote(str(folder))}", f"  {again}"])
+    return "\n".join([*lines, "", f"  hf-score review {shlex.quote(str(folder))}", f"  {go_on(run)}"])

@@ -77,8 +77,23 @@ def parser_of(words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
     raise AssertionError(f"{' '.join(words)} parses nothing")
 
 
+def spelled_out(words: list[str]) -> list[str]:
+    """`hf-score STEP RUN ...` and `... --config FILE` with what the run folder or the file would say."""
+    if words[0] != "hf-score" or words[1] not in STEPS:
+        return words
+    kept = ["--model", "a", "--dataset", "b"]
+    rest = [word for word in words[2:] if word != "--resume"]
+    if "--config" in rest:
+        place = rest.index("--config")
+        return [*words[:2], *kept, *rest[:place], *rest[place + 2 :]]
+    if not rest or rest[0].startswith("-"):
+        return words
+    return [*words[:2], *kept, "--output_dir", *rest]
+
+
 def check(words: list[str], *, fragment: bool = False) -> None:
     """AssertionError or argparse's SystemExit where a program would not take these words."""
+    words = spelled_out(words)
     words = [word for word in words[: words.index(">") if ">" in words else None] if word != "..."]
     while "=" in words[0]:
         words = words[1:]
@@ -170,7 +185,7 @@ def execute(words: list[str], *, finished: Path, hub: HubServer) -> None:
     words = words[len(settings) :]
     step = words[1] if words[0] == "hf-score" else ""
     begins = step in ("run", "scan") or words[0] in ("accelerate", "torchrun")
-    if begins and "--resume" not in words:
+    if begins and "--resume" not in words and "--output_dir" in words:
         shutil.rmtree(words[words.index("--output_dir") + 1], ignore_errors=True)
     if words[0] in ("accelerate", "torchrun"):
         call([*words, *QUICK], **settings, CUDA_VISIBLE_DEVICES="")

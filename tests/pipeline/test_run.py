@@ -121,16 +121,20 @@ def test_without_masks_a_person_decides_on_the_review_page_and_the_run_goes_on(t
     words = ["run", "--dataset", str(data), *TINY, "--num_candidates", "4", "--output_dir", str(run)]
     assert main(words) == 0  # nothing has failed
     shown = capsys.readouterr().out
-    assert "8 candidates in" in shown and f"\n  hf-score review {run}\n" in shown and shown.endswith(" --resume\n")
+    assert (
+        "8 candidates in" in shown
+        and f"\n  hf-score review {run}\n" in shown
+        and shown.endswith(f"\n  hf-score run --resume {run}\n")
+    )
     assert not (run / "selection.json").exists() and not (run / "score").exists()
     store = DecisionStore(run)
     assert len(store.table) == 8
     store.decide(range(8), "core")
-    assert main([*words, "--resume"]) == 2
+    assert main(["run", "--resume", str(run)]) == 2
     assert "none of the 8 candidates" in capsys.readouterr().err
     store.decide(range(4, 8), "spurious")
     capsys.readouterr()
-    assert main([*words, "--resume"]) == 0
+    assert main(["run", "--resume", str(run)]) == 0
     results = json.loads((run / "results.json").read_text())
     assert results["selection"]["decided_by"] == "person"
     verdict = results["methods"]["score"]["runs"][0]["verdict"]
