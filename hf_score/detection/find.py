@@ -152,7 +152,9 @@ def explain_hits(
         numbers = range(state.process_index, len(parts), state.num_processes)
         # In one go: every call reads a stream from its beginning.
         items = iter(fetch(dataset, [hit.position for number in numbers for hit in parts[number]]))
-        for number in tqdm(numbers, desc="Explain", unit="batch", leave=False, disable=not state.is_main_process):
+        for number in tqdm(
+            numbers, desc="Explain", unit="batch", leave=False, disable=None if state.is_main_process else True
+        ):
             part = parts[number]
             pixel_values = pixels_of([next(items) for _ in part], processor).to(device)
             targets = torch.tensor([hit.label for hit in part], device=device)

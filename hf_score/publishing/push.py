@@ -328,7 +328,7 @@ def _check_measured(model: Path, results: Mapping[str, Any] | None) -> None:
     if recorded is not None and recorded != checkpoint_digest(model):
         raise HFScoreError(
             f"the figures in {model.parent / 'results.json'} are of another model than the one in {model}: run "
-            "'hf-score run --resume' with the options of the run, and push again."
+            f"'hf-score run --resume {model.parent}', and push again."
         )
 
 
