@@ -133,7 +133,7 @@ def walked(request, walks) -> Walked:
 
 def test_it_stops_for_a_person_and_says_how_to_go_on(walked):
     assert "12 candidates in" in walked.stopped and f"\n  hf-score review {walked.run}\n" in walked.stopped
-    assert walked.stopped.endswith(" --resume\n")
+    assert walked.stopped.endswith(f"\n  hf-score run --resume {walked.run}\n")
 
 
 def test_the_report_tells_what_came_of_it(walked):

@@ -252,8 +252,8 @@ def build(config: dict) -> gr.Blocks:
             visible=not heatmaps_off,
         )
         with gr.Accordion("How to read this", open=False):
-            bars = YES_OR_NO if models[0].yes_or_no else ONE_ANSWER
-            gr.Markdown(("" if heatmaps_off else HEATMAP_HELP) + bars + LIMITS)
+            about_bars = YES_OR_NO if models[0].yes_or_no else ONE_ANSWER
+            gr.Markdown(("" if heatmaps_off else HEATMAP_HELP) + about_bars + LIMITS)
         if config["credits"]:
             gr.Markdown(f"<small>Pictures: {config['credits']}</small>")
 
