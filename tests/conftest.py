@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Here too, for fixtures of a module: the last bits of weights must not depend on which test comes first.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

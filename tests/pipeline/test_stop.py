@@ -61,9 +61,13 @@ def test_a_stopped_training_goes_on_with_the_same_options_only(
         if "score-3" in trainer.args.output_dir and trainer.state.global_step == 2:
             signal.raise_signal(by)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_checkpoint", stop)
-        assert main(["train", "--dataset", str(data), *OPTIONS, "--output_dir", str(run)]) == status
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_save_checkpoint", stop)
+            assert main(["train", "--dataset", str(data), *OPTIONS, "--output_dir", str(run)]) == status
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = capsys.readouterr().err
     assert said.endswith(f"\nStopped. This goes on: hf-score train {run}\n") and "Traceback" not in said
     checkpoints = run / "checkpoints" / "score-3"

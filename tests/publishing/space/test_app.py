@@ -134,6 +134,7 @@ def page(address):
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1300})
+        page.set_default_timeout(300_000)  # bounds failure, not speed
         asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -150,7 +151,7 @@ def test_example_patch_and_upload_in_a_browser(page, tmp_path):
             "words => { const all = [...document.querySelectorAll('.prose.change')].map((one) => one.textContent);"
             " return words.every((word, i) => (all[i] ?? '').includes(word)); }",
             arg=words,
-            timeout=30_000,
+            timeout=300_000,
         )
 
     def numbers():
@@ -176,7 +177,7 @@ def test_example_patch_and_upload_in_a_browser(page, tmp_path):
         "before => { const now = document.querySelector('.spot img');"
         " return now && now.src !== before && now.naturalWidth === 640; }",
         arg=before,
-        timeout=30_000,
+        timeout=300_000,
     )
     says("With the patch it", "With the patch it")
     for picture in page.locator(".picture img").all():  # the upload, the patched one and four heatmaps
