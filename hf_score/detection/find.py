@@ -52,7 +52,7 @@ def find_candidates(
     num_workers: int = 0,
     find_object: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Candidates:
-    """Scan, explain and mask (METHOD steps 1 to 3): what a person then decides on.
+    """Scan, explain and mask: what a person then decides on.
 
     Args:
         model: what `load_model` gives, or an image classifier; left as it was.

@@ -1,4 +1,4 @@
-"""From a relevance heatmap to the mask that keeps only the most relevant region (METHOD step 3), as pure tensors."""
+"""From a relevance heatmap to the mask that keeps only the most relevant region, as pure tensors."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["SpuriousSamples"]
 
 @dataclass(frozen=True)
 class SpuriousSamples:
-    """The samples S of METHOD step 5.
+    """The samples S that are penalised.
 
     Attributes:
         pixel_values: (t, 3, H, W), the processed original images.
