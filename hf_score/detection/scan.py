@@ -1,4 +1,4 @@
-"""The scan (METHOD step 1): one forward pass that keeps, per class, the images that activate its logit most.
+"""The scan: one forward pass that keeps, per class, the images that activate its logit most.
 
 Work is cut into shards that do not depend on the number of processes, and a shard into the same batches always: so the
 same images meet in one forward pass, their logits are the same to the bit, and so are the candidates.
