@@ -31,6 +31,7 @@ from hf_score.models import (
     check_label_ids,
     checkpoint_state,
     classifier_head,
+    eval_mode,
     load_model,
     own_class_names,
 )
@@ -494,3 +495,13 @@ def test_timm_weights_keep_their_own_head_when_no_classes_are_given(tmp_path):
 def test_a_model_without_a_head_of_its_own_is_refused_when_no_classes_are_given():
     with pytest.raises(ModelError, match="'test_resnet' has no classes of its own that it was trained to name"):
         load_model("test_resnet", class_names=None, from_scratch=True)
+
+
+def test_eval_mode_gives_every_module_back_the_mode_it_had():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    model.train()
+    model[0].eval()  # frozen, as in fine-tuning
+    with pytest.raises(KeyError), eval_mode(model):
+        assert not any(module.training for module in model.modules())
+        raise KeyError
+    assert [module.training for module in model.modules()] == [True, False, True]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import DataError, SupervisionError
-from ..models import classifier_head
+from ..models import classifier_head, eval_mode
 from ..training.base_config import BaseConfig
-from ..training.base_trainer import BaseTrainer, eval_mode
+from ..training.base_trainer import BaseTrainer
 from ..training.columns import class_labels, column
 from ..training.supervision import Supervision
 

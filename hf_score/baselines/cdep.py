@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from ..errors import HFScoreError, UnsupportedArchitectureError
-from ..training.base_trainer import eval_mode
+from ..models import eval_mode
 from .base import BaselineConfig
 from .rrr import RegionTrainer
 

@@ -14,7 +14,7 @@ from ..attribution import find_layer
 from ..attribution.layers import recording
 from ..data.exchange import OtherClassPartners
 from ..errors import DataError, HFScoreError
-from ..training.base_trainer import eval_mode
+from ..models import eval_mode
 from .base import BaselineConfig, BaselineTrainer
 
 __all__ = ["RRClArCConfig", "RRClArCSamplesTrainer", "RRClArCTrainer", "pattern_cav"]

@@ -35,7 +35,7 @@ from ..detection import (
 from ..errors import HFScoreError
 from ..evaluation import group_metrics
 from ..files import write_bytes
-from ..models import load_checkpoint
+from ..models import eval_mode, load_checkpoint
 from ..pipeline import Workspace
 from ..pipeline.controls import random_hits
 from ..provenance import git_commit, hardware, versions
@@ -345,11 +345,8 @@ class Job:
 
     def measure(self, model: Any, dataset: GroupedPixels) -> dict[str, Any]:
         """Group metrics of a model, in eval mode."""
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             logits = torch.cat([model(pixel_values=x).logits.float().cpu() for x in dataset.pixel_values.split(128)])
-        model.train(was_training)
         metrics = group_metrics(
             logits.argmax(-1).numpy(),
             dataset.labels.numpy(),

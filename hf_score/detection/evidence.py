@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..data.exchange import OtherClassPartners
 from ..data.reading import fetch, pixels_of
 from ..margins import margin
+from ..models import eval_mode
 from .candidates import Candidates
 
 __all__ = ["find_evidence", "hue_contrast", "transfer"]
@@ -63,22 +64,17 @@ def transfer(
     """
     device = next(model.parameters()).device
     changes = []
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for rows, images, masks in _batches(candidates, dataset, processor, max(1, batch_size // num_partners)):
-                repeated = np.repeat(candidates.labels[rows], num_partners)
-                draw_indices = [int(row) * num_partners + n for row in rows for n in range(num_partners)]
-                clean = partners.draw(repeated.tolist(), draw_indices)[0].to(device)
-                region, image = (x.to(device).repeat_interleave(num_partners, dim=0) for x in (masks[:, None], images))
-                inserted = torch.where(region, image, clean)
-                after, before = (model(pixel_values=x).logits.float().cpu() for x in (inserted, clean))
-                labels = torch.from_numpy(repeated)
-                change = margin(after, labels) - margin(before, labels)
-                changes.append(change.view(-1, num_partners).mean(dim=1))
-    finally:
-        model.train(training)
+    with eval_mode(model), torch.no_grad():
+        for rows, images, masks in _batches(candidates, dataset, processor, max(1, batch_size // num_partners)):
+            repeated = np.repeat(candidates.labels[rows], num_partners)
+            draw_indices = [int(row) * num_partners + n for row in rows for n in range(num_partners)]
+            clean = partners.draw(repeated.tolist(), draw_indices)[0].to(device)
+            region, image = (x.to(device).repeat_interleave(num_partners, dim=0) for x in (masks[:, None], images))
+            inserted = torch.where(region, image, clean)
+            after, before = (model(pixel_values=x).logits.float().cpu() for x in (inserted, clean))
+            labels = torch.from_numpy(repeated)
+            change = margin(after, labels) - margin(before, labels)
+            changes.append(change.view(-1, num_partners).mean(dim=1))
     return torch.cat(changes).numpy()
 
 

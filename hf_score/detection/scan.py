@@ -28,7 +28,7 @@ from ..data.reading import FILE, collated, decoded, undecoded
 from ..data.views import ItemReader
 from ..errors import DataError, SelectionError
 from ..files import write_json
-from ..models import classes_of_model
+from ..models import classes_of_model, eval_mode
 
 __all__ = ["ScanHit", "ScanResult", "UnreadableImage", "scan"]
 
@@ -123,28 +123,22 @@ def scan(
     reader = ItemReader("the data set to scan", tuple(named[i] for i in sorted(named)))
     loader = DataLoader(source.batches(own, processor, reader), batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
-        with (
-            torch.inference_mode(),
-            tqdm(total=source.num_images(own), desc="Scan", unit="image", leave=False) as bar,
-        ):
-            bar.disable = bar.disable or not state.is_main_process
-            for batch in loader:
-                if strict and batch.unreadable:
-                    bad = batch.unreadable[0]
-                    raise DataError(
-                        f"image {bad.idx} cannot be read ({bad.reason}): repair it, or scan without strict."
-                    )
-                progress.skip(batch.unreadable)
-                if len(batch.positions):
-                    output = model(batch.pixel_values.to(device))
-                    progress.add(batch, getattr(output, "logits", output).float().cpu(), classes)
-                bar.update(batch.num_images)
-                progress.count(batch)
-    finally:
-        model.train(training)
+    with (
+        eval_mode(model),
+        torch.inference_mode(),
+        tqdm(total=source.num_images(own), desc="Scan", unit="image", leave=False) as bar,
+    ):
+        bar.disable = bar.disable or not state.is_main_process
+        for batch in loader:
+            if strict and batch.unreadable:
+                bad = batch.unreadable[0]
+                raise DataError(f"image {bad.idx} cannot be read ({bad.reason}): repair it, or scan without strict.")
+            progress.skip(batch.unreadable)
+            if len(batch.positions):
+                output = model(batch.pixel_values.to(device))
+                progress.add(batch, getattr(output, "logits", output).float().cpu(), classes)
+            bar.update(batch.num_images)
+            progress.count(batch)
     result = progress.merge()
     seen = Counter(hit.idx for hits in result.hits.values() for hit in hits)
     for idx, count in seen.items():

@@ -13,6 +13,7 @@ from .loading import (
     model_fingerprint,
     own_class_names,
 )
+from .modes import eval_mode
 from .yes_no import YesNoHead, classes_of_model, yes_no_head
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "classes_of_model",
     "classifier_head",
     "describe_model",
+    "eval_mode",
     "load_checkpoint",
     "load_model",
     "model_fingerprint",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -48,7 +47,7 @@ from .columns import (
 from .inputs import InputTrainer
 from .kept_outputs import KeptOutputs
 
-__all__ = ["BaseTrainer", "eval_mode"]
+__all__ = ["BaseTrainer"]
 
 
 class BaseTrainer(InputTrainer):
@@ -346,15 +345,3 @@ def _together(model: Any, train_dataset: Any, eval_dataset: Any) -> tuple[Any, A
     for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
         check_label_ids(model, dataset, "the evaluation set")
     return train_dataset, eval_dataset
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the body; afterwards every module has the mode it had."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -18,7 +18,7 @@ from ..data.exchange import ExchangedPairs, OtherClassPartners
 from ..detection.samples import SpuriousSamples
 from ..errors import HFScoreError
 from ..margins import margin, margin_difference
-from .base_trainer import eval_mode
+from ..models import eval_mode
 from .neurons import positive_total, score_penalty, shortcut_relevance
 from .reliance import exchange_effect
 from .score_config import SCOREConfig

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..data.exchange import OtherClassPartners
 from ..detection.samples import SpuriousSamples
 from ..margins import margin_difference
-from .base_trainer import eval_mode
+from ..models import eval_mode
 from .score_config import SCOREConfig
 
 __all__ = ["Reliance", "exchange_effect"]
