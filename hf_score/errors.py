@@ -7,6 +7,7 @@ __all__ = [
     "DataError",
     "DecisionNeeded",
     "HFScoreError",
+    "InactiveError",
     "ModelError",
     "SelectionError",
     "SupervisionError",
@@ -41,6 +42,10 @@ class DecisionNeeded(SelectionError):
 
 class SupervisionError(HFScoreError):
     """A method that reads supervision it did not declare, or does not get what it declared."""
+
+
+class InactiveError(HFScoreError):
+    """A method that finds nothing to act on, so that training on would be training without it."""
 
 
 def first_line(said: BaseException | str) -> str:

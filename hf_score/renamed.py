@@ -19,16 +19,21 @@ Renamed = Mapping[str, str | Callable[[Any], dict[str, Any]]]
 _Class = TypeVar("_Class", bound=type)
 
 
+def _form(value: Any) -> dict[str, Any]:
+    return {"score_form": {"margin": "exchange", "neurons": "paper"}.get(value, value)}
+
+
 def _penalised(value: Any) -> dict[str, Any]:
     if value is None:  # in a plan: as if it had not been said
-        return {"score_penalty": None, "score_neuron_strength": None}
+        return {"score_form": None, "score_neuron_strength": None}
     if value == "difference":
-        return {"score_penalty": "margin"}
-    return {"score_penalty": "neurons", "score_neuron_strength": value}
+        return {"score_form": "exchange"}
+    return {"score_form": "paper", "score_neuron_strength": value}
 
 
 OPTIONS: Renamed = {
     "score_penalised": _penalised,
+    "score_penalty": _form,
     "score_reading": "score_granularity",
     "score_swap_weight": "score_exchange_weight",
     "afr_pull": "afr_l2_to_start",

@@ -9,10 +9,18 @@ from hf_score.baselines import AFRConfig
 from hf_score.renamed import OPTIONS, PLAN, in_new_words, with_new_names
 
 PENALTIES = {
-    "difference": {"score_penalty": "margin"},
-    "activation": {"score_penalty": "neurons", "score_neuron_strength": "activation"},
-    "contribution": {"score_penalty": "neurons", "score_neuron_strength": "contribution"},
+    "difference": {"score_form": "exchange"},
+    "activation": {"score_form": "paper", "score_neuron_strength": "activation"},
+    "contribution": {"score_form": "paper", "score_neuron_strength": "contribution"},
 }
+
+
+@pytest.mark.parametrize(("old", "new"), [("margin", "exchange"), ("neurons", "paper")])
+def test_the_penalty_of_the_release_before_is_a_form(tmp_path, old, new):
+    with pytest.warns(FutureWarning, match=f"score_penalty is called score_form='{new}' now"):
+        assert SCOREConfig(tmp_path, score_penalty=old).score_form == new
+    with pytest.warns(FutureWarning, match=f"the command line: score_penalty is called score_form='{new}' now"):
+        assert in_new_words([f"--score-penalty={old}"]) == ["--score_form", new]
 
 
 @pytest.mark.parametrize(("old", "new"), PENALTIES.items())
@@ -39,20 +47,20 @@ def test_every_old_option_of_a_configuration_has_a_new_one(tmp_path):
 def test_new_names_are_taken_without_a_word(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
-        SCOREConfig(tmp_path, score_penalty="neurons")
-        assert in_new_words(["--score_penalty", "margin", "--seed=1"]) == ["--score_penalty", "margin", "--seed=1"]
+        SCOREConfig(tmp_path, score_form="paper")
+        assert in_new_words(["--score_form", "both", "--seed=1"]) == ["--score_form", "both", "--seed=1"]
         assert with_new_names({"score_reading": "channel"}) == {"score_granularity": "channel"}  # no person wrote it
 
 
 def test_an_old_name_beside_its_new_one_is_refused(tmp_path):
-    with pytest.raises(HFScoreError, match="score_penalised is the old name of score_penalty: give one of them"):
-        SCOREConfig(tmp_path, score_penalised="difference", score_penalty="margin")
+    with pytest.raises(HFScoreError, match="score_penalised is the old name of score_form: give one of them"):
+        SCOREConfig(tmp_path, score_penalised="difference", score_form="exchange")
 
 
 def test_a_command_line_takes_old_names():
     old = ["run", "--score_penalised", "contribution", "--score-reading=channel", "--seed", "0", "--resume"]
-    new = ["run", "--score_penalty", "neurons", "--score_neuron_strength", "contribution"]
-    with pytest.warns(FutureWarning, match="the command line: score_penalised is called score_penalty='neurons'"):
+    new = ["run", "--score_form", "paper", "--score_neuron_strength", "contribution"]
+    with pytest.warns(FutureWarning, match="the command line: score_penalised is called score_form='paper'"):
         assert in_new_words(old) == [*new, "--score_granularity", "channel", "--seed", "0", "--resume"]
     with pytest.warns(FutureWarning):
         assert in_new_words(["plan.yaml", "--sets", "isic"], PLAN) == ["plan.yaml", "--datasets", "isic"]
@@ -61,5 +69,5 @@ def test_a_command_line_takes_old_names():
 
 
 def test_a_choice_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(HFScoreError, match="score_penalty is 'weights': give one of margin, neurons"):
-        SCOREConfig(tmp_path, score_penalty="weights")
+    with pytest.raises(HFScoreError, match="score_form is 'weights': give one of paper, exchange, both"):
+        SCOREConfig(tmp_path, score_form="weights")

@@ -9,7 +9,7 @@ selection or training.
 from .explainer import Explainer, Explanation
 from .faithfulness import FlippingCurve, attention_rollout, pixel_flipping, randomisation_check, search_gamma
 from .families import FAMILIES, Family, find_family
-from .layers import Captured, ProbeLayer, find_layer
+from .layers import Captured, ProbeLayer, find_activations, find_layer
 
 __all__ = [
     "FAMILIES",
@@ -20,6 +20,7 @@ __all__ = [
     "FlippingCurve",
     "ProbeLayer",
     "attention_rollout",
+    "find_activations",
     "find_family",
     "find_layer",
     "pixel_flipping",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..errors import UnsupportedArchitectureError
+from .activations import ends_linear, next_activation
 from .private_copy import type_name
 
 __all__ = ["FAMILIES", "REFUSED", "Family", "find_family"]
@@ -50,6 +51,20 @@ def _named(pattern: str) -> Layers:
         f"stage{k}": name
         for k, name in enumerate((n for n, _ in model.named_modules() if re.fullmatch(pattern, n)), 1)
     }
+
+
+def _activated(layers: Layers) -> Layers:
+    """The same layers; where one is a linear bottleneck, the activation that comes next: that of the next block's
+    expansion, through which all that the stage says passes."""
+
+    def found(model: nn.Module) -> dict[str, str]:
+        names = layers(model)
+        for role, name in names.items():
+            if ends_linear(model.get_submodule(name)):
+                names[role] = next_activation(model, name) or name
+        return names
+
+    return found
 
 
 def _pooling(model: nn.Module) -> dict[str, str]:
@@ -134,14 +149,14 @@ FAMILIES: tuple[Family, ...] = (
         "timm EfficientNet, EfficientNetV2, EfficientNet-Lite, MobileNetV2",
         (_TIMM + "efficientnet.EfficientNet",),
         CNN_METHODS,
-        _last_in(r"blocks\.\d+"),
+        _activated(_last_in(r"blocks\.\d+")),
         ("efficientnet_b0", "efficientnetv2_rw_t", "tf_efficientnet_lite0", "mobilenetv2_050"),
     ),
     Family(
         "timm MobileNetV3",
         (_TIMM + "mobilenetv3.MobileNetV3",),
         CNN_METHODS,
-        _last_in(r"blocks\.\d+"),
+        _activated(_last_in(r"blocks\.\d+")),
         ("mobilenetv3_small_050",),
     ),
     Family(
@@ -183,14 +198,14 @@ FAMILIES: tuple[Family, ...] = (
         "torchvision EfficientNet and EfficientNetV2",
         (_TORCHVISION + "efficientnet.EfficientNet",),
         CNN_METHODS,
-        _last_in(r"features\.\d+", kind=nn.Sequential),
+        _activated(_last_in(r"features\.\d+", kind=nn.Sequential)),
         ("torchvision efficientnet_b0", "torchvision efficientnet_v2_s"),
     ),
     Family(
         "torchvision MobileNetV2, MobileNetV3",
         (_TORCHVISION + "mobilenetv2.MobileNetV2", _TORCHVISION + "mobilenetv3.MobileNetV3"),
         CNN_METHODS,
-        _named(r"features\.\d+"),
+        _activated(_named(r"features\.\d+")),
         ("torchvision mobilenet_v2", "torchvision mobilenet_v3_small"),
     ),
     Family(

@@ -14,10 +14,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from .activations import ends_linear, next_activation
 from .families import find_family, has_channels_last, split_wrapper
 from .private_copy import unwrap
 
-__all__ = ["Captured", "ProbeLayer", "find_layer"]
+__all__ = ["Captured", "ProbeLayer", "find_activations", "find_layer"]
+
+#: Networks whose blocks end with a linear projection.
+_WITH_BOTTLENECKS = ("EfficientNet", "MobileNetV2", "MobileNetV3")
 
 
 class Captured:
@@ -133,7 +137,8 @@ def find_layer(model: nn.Module, layer: str | int | ProbeLayer = "last") -> Prob
     Args:
         model: A model of a known family, possibly wrapped for training. A dotted name works for any model.
         layer: `"last"`, a role, an index or a dotted name. CNNs have `"stage1"` and up (ResNets: `layer1` to `layer4`;
-            VGGs: each ends with a max-pool), transformers have `"block0"` and up. An integer indexes them as a list:
+            VGGs: each ends with a max-pool; MobileNets and EfficientNets, whose blocks end with a linear projection:
+            the activation that comes next), transformers have `"block0"` and up. An integer indexes them as a list:
             0 is the first, -1 the last. A `ProbeLayer` is looked up again by its name.
 
     Raises:
@@ -162,3 +167,21 @@ def find_layer(model: nn.Module, layer: str | int | ProbeLayer = "last") -> Prob
             f"to {len(names) - 1}, or the dotted name of a module."
         )
     return ProbeLayer(name, model.get_submodule(name), family.channels_last)
+
+
+def find_activations(model: nn.Module, layer: str | int | ProbeLayer = "last") -> ProbeLayer:
+    """`find_layer`, for a layer whose neurons are penalised: what it gives has passed its activation.
+
+    Raises:
+        ModelError: the layer is a convolution, a batch norm or a linear bottleneck.
+    """
+    probe, core = find_layer(model, layer), unwrap(model)
+    network = split_wrapper(core)[1]
+    bare = isinstance(probe.module, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm)
+    if (bare or type(network).__name__ in _WITH_BOTTLENECKS) and ends_linear(probe.module):
+        following = next_activation(core, probe.name)
+        raise ModelError(
+            f"The neurons of the layer '{probe.name}' cannot be penalised, because it ends without an activation (a "
+            f"linear bottleneck); use {'a layer after an activation' if following is None else repr(following)}."
+        )
+    return probe

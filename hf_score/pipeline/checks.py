@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 
-from ..attribution import Explainer, find_layer
+from ..attribution import Explainer, find_activations, find_layer
 from ..data import ImageData
 from ..detection import Selection
 from ..errors import DataError, HFScoreError, SelectionError, first_line
@@ -43,7 +43,9 @@ def check_run(arguments: RunArguments, config: SCOREConfig, workspace: Workspace
     check_model(model, processor, data.train, data.class_names)
     one = workspace.pixel_values(data.train, [0])
     with Explainer(model) as explainer:  # a function without a rule shows when it runs
-        explainer.explain(one, 0, layer=find_layer(model, config.score_layer))
+        for layer in config.layers:
+            find = find_layer if config.score_form == "exchange" else find_activations
+            explainer.explain(one, 0, layer=find(model, layer))
     check_sizes(processor, {"train": data.train, "held_out": data.held_out, "test": data.test})
     check_training(model, config, data)
 

@@ -26,7 +26,10 @@ def methods_of(config: SCOREConfig, *, controls: bool) -> list[str]:
     """The methods of a run: without `controls` ERM and SCORE alone."""
     if not controls:
         return ["erm", "score"]
-    return [key for key in METHODS if key != "random_neurons" or config.score_penalty == "neurons"]
+    without = {"random_neurons"} if config.score_form == "exchange" else set()
+    if config.exchange_weight == 0:
+        without.add("exchange_only")
+    return [key for key in METHODS if key not in without]
 
 
 def random_hits(

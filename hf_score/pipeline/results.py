@@ -96,7 +96,7 @@ def results_head(arguments: RunArguments, config: SCOREConfig, workspace: Worksp
                 arguments.model, weights=arguments.weights, from_scratch=arguments.from_scratch
             ),
             **describe_model(model),
-            "layer": find_layer(model, config.score_layer).name,
+            "layer": ", ".join(find_layer(model, layer).name for layer in config.layers),
             "image_size": int(workspace.pixel_values(workspace.view("test"), [0]).shape[-1]),
         },
         "dataset": {

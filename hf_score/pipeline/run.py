@@ -315,7 +315,7 @@ class SeedRun:
         a = self.arguments
         share = None if a.object_model is None else a.object_share
         return self.workspace.explaining(
-            layer=self.config.score_layer, mask_share=a.mask_share, mask_area=a.mask_area, object_share=share
+            layer=self.config.layers[-1], mask_share=a.mask_share, mask_area=a.mask_area, object_share=share
         )
 
     def _trainer(

@@ -110,6 +110,7 @@ def inputs_of(
     }[part]
     options = {**asdict(arguments), **{f.name: getattr(config, f.name) for f in fields(config)}}
     options["decider"] = arguments.decided_by
+    options["score_exchange_weight"] = config.exchange_weight
     if part == "selection.json":  # an oracle reads them
         made_from += ("results.json",)
     if not erm_is_trained and part not in ("model", "results.json"):

@@ -2,7 +2,7 @@
 
 from .base_config import BaseConfig
 from .base_trainer import BaseTrainer
-from .penalties import MarginPenalty, NeuronPenalty, Penalty
+from .penalties import BothPenalties, MarginPenalty, NeuronPenalty, Penalty
 from .score_config import SCOREConfig
 from .score_trainer import SCORETrainer
 from .supervision import Supervision
@@ -10,6 +10,7 @@ from .supervision import Supervision
 __all__ = [
     "BaseConfig",
     "BaseTrainer",
+    "BothPenalties",
     "MarginPenalty",
     "NeuronPenalty",
     "Penalty",

@@ -215,6 +215,10 @@ class BaseTrainer(InputTrainer):
         """What a checkpoint may be chosen by without group labels: `selection`, here the worst class's accuracy."""
         return {} if worst_class_accuracy is None else {"selection": worst_class_accuracy}
 
+    def gates(self) -> dict[str, float]:
+        """Figures that show whether the method did in training what it is named for. Default: none."""
+        return {}
+
     # ---- Publishing ----
 
     def create_model_card(

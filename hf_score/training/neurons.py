@@ -1,6 +1,6 @@
 """The paper's penalty as pure tensor functions: the shortcut relevance and the strength of the neurons of a layer.
 
-`NeuronPenalty` (`hf_score.training.penalties`) feeds it. The default's formula is in `hf_score.margins`.
+`NeuronPenalty` (`hf_score.training.penalties`) feeds it. The formula of the exchange is in `hf_score.margins`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 __all__ = [
     "Granularity",
     "activation_strength",
+    "penalised_share",
     "positive_total",
     "score_penalty",
     "shortcut_relevance",
@@ -52,10 +53,11 @@ def positive_total(relevance: Tensor) -> Tensor:
 def activation_strength(activation: Tensor, *, granularity: Granularity) -> Tensor:
     """The non-negative strength |a| of each neuron.
 
-    The paper multiplies r with the activation itself. After a ReLU the two are the same. Where activations carry a
-    sign (the residual stream of a ViT) the product has no lower bound: training drives a_k to minus infinity and the
-    loss with it. |a| is bounded by 0, and it is the right direction for both signs: LRP gives neuron k the relevance
-    a_k·∂f/∂a_k, so where that is positive, moving a_k towards 0 is what removes the contribution, whatever its sign.
+    The paper multiplies r with the activation itself. Where activations are at least 0, as after a ReLU, the two are
+    the same. Where they carry a sign (the residual stream of a ViT), the product has no lower bound: training drives
+    a_k to minus infinity and the loss with it. |a| is bounded by 0, and it is the right direction for both signs: LRP
+    gives neuron k the relevance a_k·∂f/∂a_k, so where that is positive, moving a_k towards 0 is what removes the
+    contribution, whatever its sign.
 
     Args:
         activation: (B, P, C).
@@ -81,3 +83,9 @@ def score_penalty(activation: Tensor, weights: Tensor, *, granularity: Granulari
     """
     strength = activation_strength(activation.float(), granularity=granularity)
     return (weights.float() * strength).sum(dim=(1, 2))
+
+
+def penalised_share(activation: Tensor, weights: Tensor, *, granularity: Granularity) -> Tensor:
+    """(B,): the share of the activations with r_k · |a_k| > 0, of what `score_penalty` takes."""
+    strength = activation_strength(activation.detach().float(), granularity=granularity)
+    return ((weights.float() * strength) > 0).float().mean(dim=(1, 2))

@@ -18,7 +18,7 @@ from ..detection.samples import SpuriousSamples
 from ..errors import DataError, HFScoreError
 from .base_trainer import BaseTrainer
 from .columns import class_labels, column_names
-from .penalties import Draw, MarginPenalty, NeuronPenalty, Penalty
+from .penalties import BothPenalties, Draw, MarginPenalty, NeuronPenalty, Penalty
 from .reliance import Reliance
 from .score_config import SCOREConfig
 
@@ -29,11 +29,12 @@ class SCORETrainer(BaseTrainer):
     """Fine-tunes an image classifier with a penalty on what its spurious-positive samples' shortcut contributes.
 
     Loss = cross-entropy + λ·P/P₀ + w·cross-entropy of the copies with exchanged regions, with P₀ the penalty of the
-    starting model. What P is, `score_penalty` says: `MarginPenalty` (ours, the default) or `NeuronPenalty` (the
-    paper's, arXiv 2605.13340). Beside exchanged copies, training images take a region from their own class, so that
-    its edge does not tell them apart (`score_own_class_exchange`, ours). Of a stream, about 256 images from its
-    beginning, of every class as many, are kept in memory to exchange regions with: never held-out images, which are
-    not to be trained on. Shuffle it where it is sorted by class. Its classes are seen as often as they come.
+    starting model. What P is, `score_form` says: `NeuronPenalty`, which is SCORE as in the paper (arXiv 2605.13340);
+    `MarginPenalty`, which is SCORE-X (ours, the default); or both, SCORE-B. Beside exchanged copies, training images
+    take a region from their own class, so that its edge does not tell them apart (`score_own_class_exchange`, ours).
+    Of a stream, about 256 images from its beginning, of every class as many, are kept in memory to exchange regions
+    with: never held-out images, which are not to be trained on. Shuffle it where it is sorted by class. Its classes
+    are seen as often as they come.
 
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included.
@@ -82,7 +83,7 @@ class SCORETrainer(BaseTrainer):
         self.reliance = Reliance(self.held_out_samples, args) if self.held_out_samples is not None else None
         self._micro_step = (-1, 0)
         self._beginnings: dict[Any, PixelDataset] = {}
-        self._penalties: list[Tensor] = []
+        self._paid: list[dict[str, Tensor]] = []
 
     # ---- Loss ----
 
@@ -99,18 +100,28 @@ class SCORETrainer(BaseTrainer):
         loss, outputs = super().batch_loss(model, inputs, idx)
         # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
         unwrapped = self.accelerator.unwrap_model(self.model)
-        penalty, copies = self.penalty(unwrapped, self._draw(micro_batch), step=self.state.global_step)
-        self._penalties.append(penalty.detach())
-        return loss + (self.args.score_lambda * penalty + self.args.score_exchange_weight * copies), outputs
+        penalties, copies = self.penalty(unwrapped, self._draw(micro_batch), step=self.state.global_step)
+        self._paid.append({name: penalty.detach() for name, penalty in penalties.items()})
+        weights = self._weights
+        paid = sum(weights[name] * penalty for name, penalty in penalties.items())
+        return loss + (paid + self.args.exchange_weight * copies), outputs
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        """λ of each penalty."""
+        return {"exchange": self.args.exchange_lambda, "neurons": self.args.neuron_lambda}
 
     @cached_property
     def penalty(self) -> Penalty | None:
         """What P is; None where samples train nothing."""
         if self.spurious_samples is None:
             return None
-        if self.args.score_penalty == "neurons":
+        if self.args.score_form == "paper":
             return NeuronPenalty(self.spurious_samples, self.args)
-        return MarginPenalty(self.spurious_samples, self._partners, self.args)
+        exchange = MarginPenalty(self.spurious_samples, self._partners, self.args)
+        if self.args.neuron_lambda == 0:
+            return exchange
+        return BothPenalties(exchange, NeuronPenalty(self.spurious_samples, self.args))
 
     def _next_micro_batch(self) -> int:
         """Number of this micro-batch among all that the processes have had: a function of step, micro-step and rank.
@@ -138,7 +149,7 @@ class SCORETrainer(BaseTrainer):
 
     @property
     def _makes_copies(self) -> bool:
-        return self.args.score_penalty == "margin" or self.args.score_exchange_weight > 0
+        return self.args.score_form != "paper" or self.args.exchange_weight > 0
 
     def _exchange_within_classes(self, micro_batch: int, *, pixel_values: Tensor, labels: Tensor, **_: Any) -> Tensor:
         """The micro-batch's images as the loss sees them: beside copies with exchanged regions, all have an edge."""
@@ -183,11 +194,37 @@ class SCORETrainer(BaseTrainer):
         return beginning, beginning.labels.tolist(), ImageCollator()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean penalty since the last log."""
-        if self._penalties and "loss" in logs:
-            logs["penalty"] = round(float(torch.stack(self._penalties).mean()), 6)
-            self._penalties.clear()
+        """Add the penalties' means since the last log, and the share of samples that they act on.
+
+        `penalty` is P/P₀, 1 on the starting model: in the form `both` the weighted mean of the two, which are there by
+        name too.
+        """
+        if "loss" in logs:
+            if self._paid and self._paid[0]:
+                logs |= {name: round(value, 6) for name, value in self._mean_penalties().items()}
+            self._paid.clear()
         super().log(logs, *args, **kwargs)
+
+    def _mean_penalties(self) -> dict[str, float]:
+        assert self.penalty is not None
+        means = {name: float(torch.stack([paid[name] for paid in self._paid]).mean()) for name in self._paid[0]}
+        by_name = {f"{name}_penalty": mean for name, mean in means.items()} if len(means) > 1 else {}
+        total = sum(self._weights[name] for name in means)
+        shares = {name: self._weights[name] / total if len(means) > 1 else 1.0 for name in means}
+        penalty = sum(shares[name] * mean for name, mean in means.items())
+        return {"penalty": penalty, **by_name, **self.penalty.shares()}
+
+    def gates(self) -> dict[str, float]:
+        """What the penalty got hold of on the starting model, and what is left of it in the model as it is now.
+
+        `penalty_start` (P₀, absolute) and `penalty_end` (relative to it). In the paper's form also
+        `share_of_samples_active`, those with r > 0, and `share_of_activations_penalised`, of the active samples' at
+        the probe layer. In the form `both` the exchange's begin with `exchange_`. Empty before training, and where
+        samples train nothing.
+        """
+        if self.penalty is None or self.model is None:
+            return {}
+        return self.penalty.gates(self.accelerator.unwrap_model(self.model), self.args.device)
 
     # ---- Label-free evaluation ----
 
@@ -246,6 +283,8 @@ class SCORETrainer(BaseTrainer):
         if self.results is None and parts:
             counts = torch.bincount(torch.cat(parts), minlength=len(results["dataset"]["class_names"])).tolist()
             results["selection"] = {"classes": dict(zip(results["dataset"]["class_names"], counts, strict=True))}
+        if self.results is None and (gates := self.gates()):
+            results["methods"][self.name]["runs"][0]["mechanism"] = gates
         return results
 
 
@@ -254,6 +293,6 @@ def _labels_of(dataset: Any) -> Sequence[int]:
     if labels is None:
         raise DataError(
             "exchanging regions with images of other classes needs a data set with a label column that can be "
-            "indexed: give one, or set score_exchange_weight=0 and score_penalty='neurons'."
+            "indexed: give one, or use score_form='paper' without score_exchange_weight."
         )
     return labels

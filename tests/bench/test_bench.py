@@ -137,7 +137,7 @@ def test_several_processes_give_the_same_rows(bench, tmp_path):
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(bench, tmp_path, capsys):
     methods = [
-        {"method": "score", "config": {"score_layer": "nowhere", "score_penalty": "neurons"}},
+        {"method": "score", "config": {"score_layer": "nowhere", "score_form": "paper"}},
         *PLAN["methods"][:1],
     ]
     with pytest.raises(HFScoreError, match=r"1 of 2 runs failed.*SCORE"):
@@ -296,7 +296,7 @@ def test_every_method_can_be_named():
 
 OLD_CONFIG = {"score_penalised": "activation", "score_reading": "channel", "score_swap_weight": 0.5}
 NEW_CONFIG = {
-    "score_penalty": "neurons",
+    "score_form": "paper",
     "score_neuron_strength": "activation",
     "score_granularity": "channel",
     "score_exchange_weight": 0.5,

@@ -153,10 +153,10 @@ def test_without_samples_a_stream_trains_to_the_bit_as_with_trainer(tmp_path):
     assert all(torch.equal(value, ours_after[name]) for name, value in theirs.model.state_dict().items())
 
 
-@pytest.mark.parametrize("penalty", ["margin", "neurons"])
-def test_score_learns_from_a_stream(penalty, tmp_path, caplog):
+@pytest.mark.parametrize("form", ["exchange", "paper"])
+def test_score_learns_from_a_stream(form, tmp_path, caplog):
     config = SCOREConfig(
-        **fields(tmp_path, max_steps=24, per_device_train_batch_size=16, score_batch_size=4, score_penalty=penalty)
+        **fields(tmp_path, max_steps=24, per_device_train_batch_size=16, score_batch_size=4, score_form=form)
     )
     ours = SCORETrainer(
         tiny_vit(),

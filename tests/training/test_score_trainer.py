@@ -48,13 +48,20 @@ def score_trainer(folder, model=None, **fields) -> SCORETrainer:
     samples = fields.pop("samples", square_samples() if fields.get("score_lambda", 1.0) > 0 else None)
     arguments = {name: fields.pop(name) for name in ("eval_dataset", "group_names") if name in fields}
     return SCORETrainer(
-        model=model or tiny_vit(),
+        model=model or square_vit(),
         args=config(folder, **fields),
         train_dataset=dataset,
         spurious_samples=samples,
         processing_class=tiny_processor(),
         **arguments,
     )
+
+
+def square_vit(seed: int = 0, **changes):
+    """A ViT for which squares alone are of the class of squares."""
+    model = tiny_vit(seed, **changes)
+    model.classifier.bias.data[1] += 1.0
+    return model
 
 
 def small_resnet(seed: int = 0) -> TimmWrapperForImageClassification:
@@ -104,8 +111,8 @@ def test_without_samples_training_is_bit_identical_to_trainer(tmp_path, make_mod
 
 
 @pytest.mark.parametrize("exchange", [0.0, 1.0])
-@pytest.mark.parametrize("penalty", ["margin", "neurons"])
-def test_accumulating_gradients_does_not_change_the_result(tmp_path, exchange, penalty):
+@pytest.mark.parametrize("form", ["exchange", "paper"])
+def test_accumulating_gradients_does_not_change_the_result(tmp_path, exchange, form):
     """SGD, because Adam divides by gradients that are nearly zero and so magnifies rounding."""
     results = []
     for size, steps in ((8, 1), (4, 2)):
@@ -115,7 +122,7 @@ def test_accumulating_gradients_does_not_change_the_result(tmp_path, exchange, p
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             score_exchange_weight=exchange,
-            score_penalty=penalty,
+            score_form=form,
         )
         trainer.train()
         results.append(weights(trainer.model))
@@ -128,7 +135,7 @@ def test_penalty_starts_at_one_and_training_lowers_it(tmp_path, granularity, str
     trainer = score_trainer(
         tmp_path,
         score_granularity=granularity,
-        score_penalty="neurons",
+        score_form="paper",
         score_neuron_strength=strength,
         class_balanced=False,
         score_batch_size=6,
@@ -163,7 +170,7 @@ def margin_by_hand(logits, label) -> float:
 def test_the_first_margin_penalty_by_hand(tmp_path):
     """What each pair's region changes, pair by pair, over the same on the starting model with every sample once."""
     trainer = score_trainer(tmp_path, max_steps=1, score_batch_size=4, freeze_batch_norm=True)
-    model, samples, partners = tiny_vit(), trainer.spurious_samples, trainer._partners
+    model, samples, partners = square_vit(), trainer.spurious_samples, trainer._partners
 
     def mean_change(rows, draws) -> float:
         changes = []
@@ -230,20 +237,21 @@ def test_samples_that_only_measure_leave_training_to_trainer(tmp_path):
     assert 0 < measured.evaluate()["eval_reliance"] != 1 and "eval_reliance" not in without.evaluate()
 
 
-@pytest.mark.parametrize("penalty", ["margin", "neurons"])
-def test_a_penalty_with_nothing_to_penalise_is_refused(tmp_path, penalty):
+@pytest.mark.parametrize("form", ["exchange", "paper"])
+def test_a_penalty_with_nothing_to_penalise_is_refused(tmp_path, form):
     samples = square_samples()
     samples.masks.zero_()
-    if penalty == "neurons":
+    if form == "paper":
         samples.pixel_values.zero_()
-    model = tiny_vit()
-    if penalty == "neurons":  # nothing speaks for the class
+    model = square_vit()
+    if form == "paper":  # nothing speaks for the class
         torch.nn.init.zeros_(model.classifier.weight)
-    trainer = score_trainer(tmp_path, model=model, samples=samples, score_penalty=penalty)
+    trainer = score_trainer(tmp_path, model=model, samples=samples, score_form=form)
     with pytest.raises(HFScoreError, match=r"starting model is 0 for all 6 spurious-positive samples .* look at"):
         trainer.train()
     assert trainer.state.global_step == 0
-    copies = score_trainer(tmp_path, model=model, samples=samples, score_penalty=penalty, score_lambda=0.0)
+    only_copies = {"score_lambda": 0.0, "score_exchange_weight": 1.0}
+    copies = score_trainer(tmp_path, model=model, samples=samples, score_form=form, **only_copies)
     copies.train()  # asks for no penalty
 
 
@@ -268,7 +276,7 @@ def test_training_images_take_a_region_from_their_own_class_where_copies_are_mad
     inside = square_samples().masks.any(dim=0)
     assert torch.equal(exchanged[:, :, ~inside], unchanged[:, :, ~inside])
     assert (exchanged != unchanged)[:, :, inside].flatten(1).any(dim=1).float().mean() > 0.5
-    assert torch.equal(batch(score_penalty="neurons", score_exchange_weight=0.0), unchanged)
+    assert torch.equal(batch(score_form="paper", score_exchange_weight=0.0), unchanged)
 
 
 def test_masks_of_everything_except_the_object_leave_training_images_as_they_are(tmp_path):
@@ -280,12 +288,12 @@ def test_masks_of_everything_except_the_object_leave_training_images_as_they_are
     assert torch.equal(batch(), batch(score_own_class_exchange=False))
 
 
-@pytest.mark.parametrize("penalty", ["margin", "neurons"])
-def test_a_sample_without_weight_is_not_penalised(tmp_path, penalty):
+@pytest.mark.parametrize("form", ["exchange", "paper"])
+def test_a_sample_without_weight_is_not_penalised(tmp_path, form):
     """Weights multiply λ: with all of them doubled the penalty is twice as large, with all of them 0 there is none."""
     penalties = {}
     for weight in (0.0, 1.0, 2.0):
-        trainer = score_trainer(tmp_path, score_penalty=penalty, score_exchange_weight=0.0, max_steps=1)
+        trainer = score_trainer(tmp_path, score_form=form, score_exchange_weight=0.0, max_steps=1)
         trainer.spurious_samples.weights.fill_(weight)
         trainer.train()
         penalties[weight] = trainer.state.log_history[0]["penalty"]
@@ -295,10 +303,10 @@ def test_a_sample_without_weight_is_not_penalised(tmp_path, penalty):
 
 
 def test_penalty_alone_trains_nothing_above_the_probe_layer(tmp_path):
-    trainer = score_trainer(tmp_path, score_exchange_weight=0.0, score_penalty="neurons")
+    trainer = score_trainer(tmp_path, score_exchange_weight=0.0, score_form="paper")
     trainer.current_gradient_accumulation_steps = 1
-    penalty, copies = trainer.penalty(trainer.model, trainer._draw(0), step=0)
-    penalty.backward()
+    penalties, copies = trainer.penalty(trainer.model, trainer._draw(0), step=0)
+    penalties["neurons"].backward()
     touched = {name for name, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert copies == 0
     assert any(".0." in name for name in touched) and any(".1." in name for name in touched)
@@ -316,26 +324,26 @@ def test_no_hook_and_no_forward_stays_on_the_model(tmp_path):
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path, penalty):
     fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, **penalty}
     if penalty:
-        fields["score_penalty"] = "neurons"
+        fields["score_form"] = "paper"
     whole = score_trainer(tmp_path / "whole", **fields)
     whole.train()
-    again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
+    again = score_trainer(tmp_path / "again", model=square_vit(seed=5), **fields)
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
     assert_same(weights(again.model), weights(whole.model))
 
 
-@pytest.mark.parametrize("penalty", ["margin", "neurons"])
-def test_a_checkpoint_of_the_release_before_goes_on(tmp_path, penalty):
+@pytest.mark.parametrize("form", ["exchange", "paper"])
+def test_a_checkpoint_of_the_release_before_goes_on(tmp_path, form):
     """Its score_state.safetensors had one layout for both penalties."""
-    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4, "score_penalty": penalty}
+    fields = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4, "score_form": form}
     whole = score_trainer(tmp_path / "whole", **fields)
     whole.train()
     path = tmp_path / "whole" / "checkpoint-4" / "score_state.safetensors"
-    state = load_file(path)
-    of_penalty = {"relevance", "total"} if penalty == "neurons" else set()
+    state = {name: value for name, value in load_file(path).items() if name not in ("sufficient", "share")}
+    of_penalty = {"relevance", "total"} if form == "paper" else set()
     save_file({"relevance_step": torch.tensor(-1), **state}, path)
     assert load_file(path).keys() == {"scale", "starting_reliance", "relevance_step"} | of_penalty
-    again = score_trainer(tmp_path / "again", model=tiny_vit(seed=5), **fields)
+    again = score_trainer(tmp_path / "again", model=square_vit(seed=5), **fields)
     again.train(resume_from_checkpoint=str(path.parent))
     assert_same(weights(again.model), weights(whole.model))
 
@@ -381,7 +389,7 @@ def test_batch_norm_statistics_stay_while_the_penalty_is_on(tmp_path):
 
 
 def test_bf16_trains_and_explains_in_float32(tmp_path):
-    trainer = score_trainer(tmp_path, bf16=True, score_penalty="neurons")
+    trainer = score_trainer(tmp_path, bf16=True, score_form="paper")
     trainer.train()
     assert trainer.extra_state()["relevance"].dtype == torch.float32
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in trainer.model.parameters())
@@ -490,20 +498,20 @@ def test_class_balanced_draws_classes_equally_and_anew_each_epoch(tmp_path):
     assert not torch.equal(*epochs)
 
 
-PENALTIES = ("margin", "neurons")
+FORMS = ("exchange", "paper", "both")
 
 
 def train_on_a_global_batch_of_eight(folder, processes):
-    """Leaves the weights after three steps and the number of rows it predicts, for either penalty."""
-    for penalty in PENALTIES:
+    """Leaves the weights after three steps and the number of rows it predicts, for each form."""
+    for form in FORMS:
         trainer = score_trainer(
-            folder, optim="sgd", per_device_train_batch_size=8 // processes, max_steps=3, score_penalty=penalty
+            folder, optim="sgd", per_device_train_batch_size=8 // processes, max_steps=3, score_form=form
         )
         assert trainer.accelerator.num_processes == processes
         trainer.train()
         rows = len(trainer.predict(trainer.train_dataset).predictions)
         found = {name: value.contiguous() for name, value in weights(trainer.model).items()}
-        save_file({**found, "rows": torch.tensor(rows)}, folder / f"{penalty}.safetensors")
+        save_file({**found, "rows": torch.tensor(rows)}, folder / f"{form}.safetensors")
 
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path):
@@ -512,8 +520,8 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
         folder.mkdir()
     run_as_one_of_two(train_on_a_global_batch_of_eight, lambda rank: (folders[rank], 2))
     train_on_a_global_batch_of_eight(folders[2], 1)
-    for penalty in PENALTIES:
-        first, second, one = (load_file(folder / f"{penalty}.safetensors") for folder in folders)
+    for form in FORMS:
+        first, second, one = (load_file(folder / f"{form}.safetensors") for folder in folders)
         assert one["rows"] == 32
         assert_same(one, first, rtol=1e-4, atol=1e-6)
         assert_same(one, second, rtol=1e-4, atol=1e-6)
