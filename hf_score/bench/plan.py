@@ -190,7 +190,7 @@ class Plan:
             model=model_name,
             seed=seed,
             name=name,
-            title=fields.get("title", trainer_class.title),
+            title=fields.get("title") or trainer_class.title_of(config),
             trainer_class=trainer_class,
             config=config,
             samples=samples,

@@ -120,7 +120,7 @@ def methods_of_results(
     measured: Mapping[str, Mapping[str, Any]],
     histories: Mapping[str, list[dict[str, Any]]],
     *,
-    seed: int,
+    config: SCOREConfig,
     decided_by: str,
 ) -> dict[str, Any]:
     """The methods of `results.json`, with one run each.
@@ -128,13 +128,14 @@ def methods_of_results(
     Args:
         measured: method → its figures.
         histories: method → its curves, with the outcome in the last row.
+        config: of the run.
         decided_by: who or what decided on the samples.
     """
     return {
         key: {
-            "label": METHODS[key].label,
+            "label": METHODS[key].called(config.score_form),
             "supervision": METHODS[key].supervision.replace("decisions", f"{decided_by} decisions"),
-            "runs": [{"seed": seed, **figures, **_outcome(histories.get(key, []))}],
+            "runs": [{"seed": config.seed, **figures, **_outcome(histories.get(key, []))}],
         }
         for key, figures in measured.items()
     }
@@ -145,7 +146,10 @@ def merge_results(results: dict[str, Any], more: dict[str, Any]) -> dict[str, An
     if not results:
         return more
     for key, method in more["methods"].items():
-        results["methods"][key]["runs"] += method["runs"]
+        if key in results["methods"]:
+            results["methods"][key]["runs"] += method["runs"]
+        else:  # of a control that had nothing to act on with the seeds before
+            results["methods"][key] = method
     results["seeds"] = results["seeds"] + more["seeds"]
     return results
 
@@ -174,5 +178,5 @@ def training_cost(trainer: BaseTrainer) -> dict[str, float]:
 
 def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
     """What is known of a training beside its curves."""
-    names = ("train_seconds", "emissions_kg", "score_lambda", "lambda_estimates")
+    names = ("train_seconds", "emissions_kg", "score_lambda", "lambda_estimates", "mechanism")
     return {name: row[name] for row in history for name in names if name in row}

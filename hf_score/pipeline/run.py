@@ -28,13 +28,13 @@ from ..detection import (
     find_candidates,
     find_evidence,
 )
-from ..errors import DecisionNeeded, SelectionError
+from ..errors import DecisionNeeded, InactiveError, SelectionError
 from ..evaluation import Verdicts
 from ..files import atomic_folder, write_bytes, write_json, write_text
 from ..models import checkpoint_digest
 from ..provenance import to_jsonable
 from ..publishing import push_run
-from ..report import METHODS, render_conclusions, render_model_card, render_table, write_report
+from ..report import METHODS, label_of, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
@@ -203,7 +203,7 @@ class SeedRun:
             return self.erm()
         if not self.folder.has(method):
             samples = self._samples(method)
-            self.say(f"Fine-tuning: {METHODS[method].label}.")
+            self.say(f"Fine-tuning: {METHODS[method].called(self.config.score_form)}.")
             changes = CHANGES.get(method, {})
             lambdas = self.arguments.lambdas if "score_lambda" not in changes else None
             best: tuple[float, SCORETrainer] | None = None
@@ -225,6 +225,8 @@ class SeedRun:
                 if best is None or estimate > best[0]:
                     best = (estimate, trainer)
             assert best is not None
+            if gates := best[1].gates():
+                outcome["mechanism"] = gates
             if lambdas:
                 outcome |= {"score_lambda": best[1].args.score_lambda, "lambda_estimates": estimates}
             self._write_history(method, best[1], outcome)
@@ -246,7 +248,7 @@ class SeedRun:
             **head,
             "selection": summary,
             "methods": methods_of_results(
-                measured, histories, seed=self.config.seed, decided_by=(summary or {}).get("decided_by", "")
+                measured, histories, config=self.config, decided_by=(summary or {}).get("decided_by", "")
             ),
             "history": histories,
         }
@@ -268,7 +270,8 @@ class SeedRun:
             before, after = self._load("erm"), self._load("score")
             spurious = sorted({decision.label for decision in self.decide().spurious})
             pictures["heatmaps"] = before_and_after(self.workspace, before, after, spurious)
-            figures["heatmaps"] = (pictures["heatmaps"], "Heatmaps of the class logit before and after SCORE.")
+            name = label_of("score", results)
+            figures["heatmaps"] = (pictures["heatmaps"], f"Heatmaps of the class logit before and after {name}.")
             regions, pairs = judged_regions(self.folder, self.workspace, self.config), examples_of(results)
             if regions is not None and pairs:
                 pictures["insertions"] = insertions(self.workspace, regions, pairs, before, after)
@@ -416,7 +419,12 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
             seed_run.say(f"\nSeed {seed_run.config.seed}")
         seed_run.decide()
         for method in methods_of(config, controls=arguments.controls):
-            seed_run.train(method)
+            try:
+                seed_run.train(method)
+            except InactiveError as error:
+                if not METHODS[method].is_control:
+                    raise
+                seed_run.say(f"Left out, because {error}")
         results = merge_results(results, seed_run.evaluate())
     finish_runs(seed_runs, results)
     return results

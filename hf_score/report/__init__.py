@@ -7,11 +7,12 @@ from .card import render_model_card
 from .conclusions import Conclusion, conclusions, judge, judge_regions, region_outcome, render_conclusions
 from .figures import candidate_sheet, contact_sheet, heatmap_pairs, overlay, png_bytes
 from .html import render_report, write_report
-from .methods import METHODS, Method, find_method
+from .methods import FORMS, METHODS, Method, find_method, form_of, label_of
 from .plots import group_bars, training_curves
 from .summary import MethodSummary, Spread, render_table, summarise
 
 __all__ = [
+    "FORMS",
     "METHODS",
     "Conclusion",
     "Method",
@@ -21,10 +22,12 @@ __all__ = [
     "conclusions",
     "contact_sheet",
     "find_method",
+    "form_of",
     "group_bars",
     "heatmap_pairs",
     "judge",
     "judge_regions",
+    "label_of",
     "overlay",
     "png_bytes",
     "region_outcome",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .methods import find_method
+from .methods import find_method, label_of
 from .summary import EMPTY, MethodSummary, Spread, summarise
 
 __all__ = [
@@ -79,12 +79,13 @@ def judge(results: Mapping[str, Any]) -> Conclusion:
     before = erm.worst_group_accuracy if erm else None
     if after is None:
         return judge_regions(results) or _nothing_to_judge(score is None)
-    change = f"With SCORE the worst-group accuracy {_went(before, after)}"
+    name = label_of("score", results)
+    change = f"With {name} the worst-group accuracy {_went(before, after)}"
     if score and score.accuracy:
         change += f" and average accuracy {_went(erm.accuracy if erm else None, score.accuracy)}"
     change += f" ({after.count} seeds, ± is the standard deviation)." if after.count > 1 else " (one seed)."
     if before is not None and after.mean <= before.mean:
-        return Conclusion(False, "SCORE did not help", f"{change} It did not help the worst group here.")
+        return Conclusion(False, f"{name} did not help", f"{change} It did not help the worst group here.")
     if before is not None and _lead(after, before) == "within":
         text = f"{change} That is within the noise: seeds differ by as much."
         return Conclusion(None, "No change beyond the noise", text)
@@ -92,7 +93,7 @@ def judge(results: Mapping[str, Any]) -> Conclusion:
     if not controls:
         text = f"{change} No control was run, so what caused the change is open."
         return Conclusion(None, "Changed, but not controlled", text)
-    return _beside_controls(change, after, controls)
+    return _beside_controls(change, after, controls, name)
 
 
 def _nothing_to_judge(no_score: bool) -> Conclusion:
@@ -107,7 +108,7 @@ def _nothing_to_judge(no_score: bool) -> Conclusion:
     return Conclusion(None, "Not measured", text)
 
 
-def _beside_controls(change: str, after: Spread, controls: Sequence[MethodSummary]) -> Conclusion:
+def _beside_controls(change: str, after: Spread, controls: Sequence[MethodSummary], name: str) -> Conclusion:
     best = max(controls, key=lambda method: method.worst_group_accuracy.mean)  # type: ignore[union-attr]
     control = best.worst_group_accuracy
     assert control is not None
@@ -125,9 +126,9 @@ def _beside_controls(change: str, after: Spread, controls: Sequence[MethodSummar
         return Conclusion(True, "The gain survives its controls", f"{text}.{_where_and_which(after, controls)}")
     if lead == "below":
         text += f": the control does better. {_meaning(best)}{_where_and_which(after, controls)}"
-        return Conclusion(False, "A control does better than SCORE", text)
+        return Conclusion(False, f"A control does better than {name}", text)
     text += f": it is within the noise. {_meaning(best)}{_where_and_which(after, controls, told=best.key)}"
-    return Conclusion(None, "SCORE helped, and one control as much", text)
+    return Conclusion(None, f"{name} helped, and one control as much", text)
 
 
 def _meaning(control: MethodSummary) -> str:
@@ -374,7 +375,7 @@ def region_cells(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     rows = []
     for key, verdicts in found.items():
         cells = [EMPTY if (figure := _pooled(verdicts, n)) is None else _cell(figure, _COLUMNS[n][1]) for n in names]
-        rows.append([results["methods"][key].get("label", key), *cells])
+        rows.append([label_of(key, results), *cells])
     return ["method", *(_COLUMNS[name][0] for name in names)], rows
 
 

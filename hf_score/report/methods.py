@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["METHODS", "Method", "find_method"]
+from ..renamed import with_new_names
+
+__all__ = ["FORMS", "METHODS", "Method", "find_method", "form_of", "label_of"]
+
+#: `score_form` → what tables and cards call it: SCORE is the paper's, the others are ours.
+FORMS = {"paper": "SCORE", "exchange": "SCORE-X", "both": "SCORE-B"}
 
 
 @dataclass(frozen=True)
@@ -13,7 +20,7 @@ class Method:
 
     Attributes:
         key: its name in `results.json`, and of its folder in a run.
-        label: its name for readers.
+        label: its name for readers, of the paper's form where it has one: `called`.
         supervision: what it needs to know, for the column of that name.
         colour: of its bars and curves, from Okabe and Ito's palette, which stays apart for colour-blind readers: greys
             for what was there before, muted colours for controls, blue for SCORE.
@@ -27,6 +34,10 @@ class Method:
     colour: str
     is_control: bool = True
     meaning: str = ""
+
+    def called(self, form: str | None) -> str:
+        """The label with the name of SCORE's form; as it is where the form is not known."""
+        return self.label.replace("SCORE", FORMS.get(form or "", "SCORE"))
 
 
 #: By key, in the order of the tables: what was there before, then the controls, then SCORE.
@@ -80,3 +91,14 @@ _BEFORE = {"swap_only": "exchange_only"}
 def find_method(key: str) -> Method | None:
     """The method of a key in `results.json`, also of an earlier version's; None for one that is not of a run."""
     return METHODS.get(_BEFORE.get(key, key))
+
+
+def form_of(config: Mapping[str, Any]) -> str | None:
+    """SCORE's form in a configuration, also of an earlier version; None where it says nothing of it."""
+    return with_new_names(config).get("score_form")
+
+
+def label_of(key: str, results: Mapping[str, Any]) -> str:
+    """What to call a method of `results.json`; an earlier version called every form SCORE."""
+    method, label = find_method(key), results["methods"].get(key, {}).get("label", key)
+    return method.called(form_of(results.get("config") or {})) if method and label == method.label else label

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import statistics
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .methods import METHODS, find_method
+from .methods import METHODS, find_method, label_of
 from .templating import cell
 
 __all__ = ["EMPTY", "MethodSummary", "Spread", "markdown_table", "render_table", "spread", "summarise", "table_cells"]
@@ -67,7 +67,7 @@ def summarise(results: Mapping[str, Any]) -> dict[str, MethodSummary]:
     Returns:
         Summaries by method key, in the order of the tables; methods that are not of a run come last.
     """
-    return {key: _summarise_method(key, results["methods"][key], _group_names(results)) for key in _keys(results)}
+    return {key: _summarise_method(key, results) for key in _keys(results)}
 
 
 def _keys(results: Mapping[str, Any]) -> list[str]:
@@ -88,14 +88,15 @@ def _group_names(results: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run["metrics"].get("group_accuracy", {})))
 
 
-def _summarise_method(key: str, method: Mapping[str, Any], group_names: Sequence[str]) -> MethodSummary:
+def _summarise_method(key: str, results: Mapping[str, Any]) -> MethodSummary:
+    method, group_names = results["methods"][key], _group_names(results)
     runs = method["runs"]
     metrics = [run["metrics"] for run in runs]
     groups = {name: spread(m.get("group_accuracy", {}).get(name) for m in metrics) for name in group_names}
     present = {name: spread.mean for name, spread in groups.items() if spread is not None}
     return MethodSummary(
         key=key,
-        label=method.get("label", key),
+        label=label_of(key, results),
         supervision=method.get("supervision", ""),
         seeds=tuple(run["seed"] for run in runs),
         worst_group_accuracy=spread(m.get("worst_group_accuracy") for m in metrics),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -125,6 +125,11 @@ class BaseTrainer(InputTrainer):
         self._kept_outputs = KeptOutputs.of(self.model)
         self.results: dict[str, Any] | None = None
         self._num_items_in_batch: Tensor | int | None = None
+
+    @classmethod
+    def title_of(cls, config: Mapping[str, Any]) -> str:
+        """What tables call the method with these fields of its configuration."""
+        return cls.title
 
     # ---- Loss ----
 

@@ -198,8 +198,8 @@ class NeuronPenalty:
         return found, nn.functional.cross_entropy(copies, pairs.labels)
 
     def shares(self) -> dict[str, float]:
-        """`share_of_samples_active`: of the samples, those with r > 0, by the last r; `share_of_activations_penalised`:
-        of the activations of the last draw, those with r·|a| > 0. Means over the layers.
+        """`share_of_samples_active`: of the samples, those with r > 0, by the last r; and of the activations of the
+        last draw those with r·|a| > 0, `share_of_activations_penalised`. Means over the layers.
         """
         if not self._known or self._last_share is None:
             return {}

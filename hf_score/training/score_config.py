@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 _CHOICES = {
     "score_form": ("paper", "exchange", "both"),
     "score_neuron_strength": ("activation", "contribution"),
+    "score_fine_tuning_set": ("all", "samples", "samples_and_random"),
     "score_granularity": ("channel", "spatial"),
     "score_objective": ("logit", "margin"),
 }
@@ -42,6 +43,10 @@ class SCOREConfig(BaseConfig):
         score_own_class_exchange: where such copies are made, every training image takes a region from an image of its
             own class, so that the edge of a region does not tell copies from images. Keeps up to 256 images in memory.
             Not done where the masks cover half of the image or more: their edge is the outline of the object.
+        score_fine_tuning_set: what the cross-entropy is of: `"all"` training images, the penalised `"samples"` alone,
+            or `"samples_and_random"`, as many training images beside them, drawn at random without a look at their
+            labels (the construction is the paper's, appendix A.1). An epoch has as many steps whichever it is; with
+            `class_balanced` the classes that are there are seen equally.
         score_batch_size: spurious-positive samples per optimizer step, over all processes.
         score_held_out_share: share of the spurious-positive samples that is never penalised and measures reliance.
 
@@ -79,6 +84,9 @@ class SCOREConfig(BaseConfig):
     score_own_class_exchange: bool = field(
         default=True,
         metadata={"help": "Training images take a region from their own class where copies are made."},
+    )
+    score_fine_tuning_set: Literal["all", "samples", "samples_and_random"] = field(
+        default="all", metadata={"help": "Images to fine-tune on: all, samples, or samples_and_random (as many)."}
     )
     score_batch_size: int = field(default=16, metadata={"help": "Spurious-positive samples per step, all processes."})
     score_held_out_share: float = field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,10 @@ from ..data.exchange import OtherClassPartners, SameClassPartners, beginning_of
 from ..data.views import StreamItems, is_stream
 from ..detection.samples import SpuriousSamples
 from ..errors import DataError, HFScoreError
+from ..report.methods import FORMS, form_of
 from .base_trainer import BaseTrainer
 from .columns import class_labels, column_names
+from .fine_tuning_set import fine_tuning_set, weights_within
 from .penalties import BothPenalties, Draw, MarginPenalty, NeuronPenalty, Penalty
 from .reliance import Reliance
 from .score_config import SCOREConfig
@@ -71,19 +73,29 @@ class SCORETrainer(BaseTrainer):
                 f"score_lambda is {args.score_lambda} but there are no spurious-positive samples to penalise: "
                 "decide on some first, or set score_lambda=0."
             )
+        #: How results and cards call the form that is trained.
+        self.title = FORMS[args.score_form]  # type: ignore[misc]
         args = args.with_defaults(samples=given is not None, stream=is_stream(kwargs.get("train_dataset")))
         super().__init__(model, args, **kwargs)
         #: Those that train something, and those that measure reliance; None where there are none.
         self.spurious_samples: SpuriousSamples | None = None
         self.held_out_samples: SpuriousSamples | None = None
+        self._fine_tuned_on: Tensor | None = None
         if given is not None:
             trained, held_out = given.split(held_out_share=args.score_held_out_share, seed=args.seed)
             self.spurious_samples = trained if args.samples_train else None
             self.held_out_samples = held_out if len(held_out) else None
+            kind = args.score_fine_tuning_set
+            self._fine_tuned_on = fine_tuning_set(self.train_dataset, trained, kind, seed=args.seed)
         self.reliance = Reliance(self.held_out_samples, args) if self.held_out_samples is not None else None
         self._micro_step = (-1, 0)
         self._beginnings: dict[Any, PixelDataset] = {}
         self._paid: list[dict[str, Tensor]] = []
+
+    @classmethod
+    def title_of(cls, config: Mapping[str, Any]) -> str:
+        """The name of the form in a configuration's fields."""
+        return FORMS[form_of(config) or SCOREConfig.score_form]
 
     # ---- Loss ----
 
@@ -172,6 +184,13 @@ class SCORETrainer(BaseTrainer):
         wanted = self._makes_copies and self.args.score_own_class_exchange and masks.float().mean() < 0.5
         return masks if wanted else None
 
+    def sample_weights(self) -> Tensor | None:
+        """As [`BaseTrainer`]'s, of the images of `score_fine_tuning_set` alone."""
+        if self._fine_tuned_on is None:
+            return super().sample_weights()
+        balanced = bool(self.args.class_balanced)
+        return weights_within(self._fine_tuned_on, self.train_dataset, class_balanced=balanced)
+
     @cached_property
     def _partners(self) -> OtherClassPartners:
         """Training images of other classes to exchange regions with."""
@@ -208,11 +227,11 @@ class SCORETrainer(BaseTrainer):
     def _mean_penalties(self) -> dict[str, float]:
         assert self.penalty is not None
         means = {name: float(torch.stack([paid[name] for paid in self._paid]).mean()) for name in self._paid[0]}
-        by_name = {f"{name}_penalty": mean for name, mean in means.items()} if len(means) > 1 else {}
-        total = sum(self._weights[name] for name in means)
-        shares = {name: self._weights[name] / total if len(means) > 1 else 1.0 for name in means}
-        penalty = sum(shares[name] * mean for name, mean in means.items())
-        return {"penalty": penalty, **by_name, **self.penalty.shares()}
+        if len(means) == 1:
+            return {"penalty": next(iter(means.values())), **self.penalty.shares()}
+        paid = sum(self._weights[name] * mean for name, mean in means.items())
+        penalty = {"penalty": paid / sum(self._weights[name] for name in means)}
+        return penalty | {f"{name}_penalty": mean for name, mean in means.items()} | self.penalty.shares()
 
     def gates(self) -> dict[str, float]:
         """What the penalty got hold of on the starting model, and what is left of it in the model as it is now.

@@ -182,7 +182,7 @@ def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
     text = (folder / "tables.md").read_text()
     erm = f"{100 * rows['worst_group_accuracy'][0]:.1f}"
     assert f"| ERM | – | {erm} |" in text
-    assert "| SCORE | decisions |" in text
+    assert "| SCORE-X | decisions |" in text
     assert "SCORE, λ = 0" in text.split("### Ablations")[1]
     assert "SCORE, λ = 0" not in text.split("### Ablations")[0]
     latex = (folder / "tables.tex").read_text()
@@ -212,7 +212,7 @@ def test_rows_of_runs_that_the_plan_no_longer_has_stay_out_of_the_tables(bench, 
     plan = Plan(write_plan(tmp_path, methods=PLAN["methods"][:1]))
     text = (write_tables(plan, RowFile(bench / "plan.parquet"), tmp_path / "tables") / "tables.md").read_text()
     assert "| ERM |" in text
-    assert "| SCORE |" not in text
+    assert "| SCORE-X |" not in text
 
 
 def test_the_plan_says_what_a_run_is_called(bench, tmp_path):

@@ -95,7 +95,7 @@ def test_the_model_is_a_stock_checkpoint(finished):
     classifier = pipeline("image-classification", model=str(finished / "model"))
     answer = classifier(Image.new("RGB", (32, 32)))
     assert {entry["label"] for entry in answer} == {"pullover", "shirt"}
-    assert "| SCORE |" in (finished / "model" / "README.md").read_text().replace("**", "")
+    assert "| SCORE-X |" in (finished / "model" / "README.md").read_text().replace("**", "")
 
 
 def test_a_selection_file_decides_and_one_for_another_data_set_is_refused(finished, tmp_path, capsys):

@@ -98,7 +98,7 @@ def make_run(run: Path, checkpoint: Path) -> Path:
             "licence": "CC BY 4.0",
             "source": str(run.parent / "skin"),
         },
-        "config": {"output_dir": str(run), "score_penalty": "margin", "score_lambda": 3.0},
+        "config": {"output_dir": str(run), "score_form": "exchange", "score_lambda": 3.0},
         "seeds": [0],
         "selection": {"decided_by": "person", "classes": {"benign": 2, "malignant": 0}},
         "methods": {

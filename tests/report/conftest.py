@@ -14,7 +14,7 @@ LABELS = {
     "continued_erm": "continued ERM",
     "random_samples": "random samples",
     "random_neurons": "random neurons",
-    "score": "SCORE",
+    "score": "SCORE-X",
 }
 ACCURACIES = {
     "erm": [0.9, 1.0, 0.5, 0.0],
@@ -100,7 +100,7 @@ def make_results() -> Callable[..., dict[str, Any]]:
                 },
                 "config": {
                     "score_lambda": 3.0,
-                    "score_penalty": "margin",
+                    "score_form": "exchange",
                     "score_exchange_weight": 1.0,
                     "allow_group_oracle": False,
                 },

@@ -119,15 +119,30 @@ def test_measured_emissions_are_told(results):
 @pytest.mark.parametrize(
     "words",
     [
-        {"score_penalty": "neurons", "score_neuron_strength": "activation", "score_granularity": "channel"},
-        {"score_penalised": "activation", "score_reading": "channel"},  # of the release before
+        {"score_form": "paper", "score_neuron_strength": "activation", "score_granularity": "channel"},
+        {"score_penalty": "neurons", "score_granularity": "channel"},  # of the release before
+        {"score_penalised": "activation", "score_reading": "channel"},  # of the one before that
     ],
 )
 def test_penalty_on_neurons_is_described(results, words):
-    del results["config"]["score_penalty"]
+    del results["config"]["score_form"]
     results["config"] |= words
+    results["methods"]["score"]["label"] = "SCORE"
     card = render_model_card(results, model_name="m")
-    assert "The activation of the neurons behind these regions at the probe layer (`block4`, channel)." in card
+    assert (
+        "penalty: the activation of the neurons behind these regions at the probe layer (`block4`, channel)." in card
+    )
+    assert "run “SCORE”" in card and "SCORE-X" not in card
+
+
+@pytest.mark.parametrize(("form", "name"), [("paper", "SCORE"), ("exchange", "SCORE-X"), ("both", "SCORE-B")])
+def test_results_of_the_release_before_are_called_by_their_form(results, form, name):
+    results["methods"]["score"]["label"] = "SCORE"
+    results["config"]["score_form"] = form
+    card = render_model_card(results, model_name="m")
+    assert f"run “{name}”" in card and f"\n| {name} |" in card and f"With {name} the worst-group" in card
+    assert ("The paper's penalty" in card) == (form != "exchange")
+    assert ("exchanged with that of an image" in card) == (form != "paper")
 
 
 def test_the_hubs_other_form_of_results(results):

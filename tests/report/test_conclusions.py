@@ -115,7 +115,7 @@ def test_without_groups_it_is_the_verdict_everywhere(measured):
         assert "Improved: the model relies less on the judged regions" in shown
         assert "10 % (5 to 15 %) after" in shown and "Not checked" in shown
         assert "cannot be judged" not in shown
-    assert "| SCORE | 10.0 (5.0 to 15.0) |" in card and "What the judged regions do" in page
+    assert "| SCORE-X | 10.0 (5.0 to 15.0) |" in card and "What the judged regions do" in page
 
 
 def test_with_groups_both_stand_side_by_side(measured):
@@ -132,7 +132,7 @@ def test_tables_of_the_verdict(measured):
     assert header[:3] == ["method", "inserted", "removed"] and [row[0] for row in rows] == [
         "ERM",
         "random samples",
-        "SCORE",
+        "SCORE-X",
     ]
     assert rows[2][header.index("AUROC")] == "0.875 (0.825 to 0.925)"
     header, rows = class_cells(results)
@@ -168,7 +168,7 @@ def demo(make_results, worst, spreads):
 def test_a_control_within_the_noise_is_no_refutation(make_results):
     worst = {"erm": 0.257, "random_samples": 0.792, "score": 0.773}
     found = judge(demo(make_results, worst, {"erm": 0.073, "random_samples": 0.039, "score": 0.010}))
-    assert found.holds is None and found.headline == "SCORE helped, and one control as much"
+    assert found.holds is None and found.headline == "SCORE-X helped, and one control as much"
     assert "1.9 points below the best control" in found.sentence and "within the noise" in found.sentence
     assert "which pictures of the class were chosen does not matter here" in found.sentence
 

@@ -110,7 +110,7 @@ def test_table_holds_every_method_and_the_empty_group(write, make_results):
     page = write(make_results(("erm", "score"), accuracies=accuracies))
     header, erm, score = page.rows[:3]
     assert header[:3] == ["methodsupervision", "worst group", "average"]
-    assert (erm[0], score[0]) == ("ERMclass labels", "SCOREclass labels")
+    assert (erm[0], score[0]) == ("ERMclass labels", "SCORE-Xclass labels")
     assert (erm[1], score[1]) == ("50.0", "70.0")
     assert erm[header.index("malignant, patch")] == score[header.index("malignant, patch")] == "–"
     assert all(a["scope"] == "col" for a in page.all("th")[: len(header)])
@@ -120,7 +120,7 @@ def test_table_holds_every_method_and_the_empty_group(write, make_results):
 
 def test_verdict_is_on_the_page(write, make_results):
     page = write(make_results(("erm", "continued_erm", "score"), accuracies={"erm": [0.9, 0.9, 0.9, 0.9]}))
-    assert "SCORE did not help" in page.text
+    assert "SCORE-X did not help" in page.text
     assert any(a.get("class") == "verdict bad" for a in page.all("section"))
 
 

@@ -82,7 +82,7 @@ def test_a_data_set_without_groups_still_has_a_table(make_results):
         "| method | average | supervision |",
         "| --- | ---: | --- |",
         "| ERM | 75.0 | class labels |",
-        "| SCORE | 75.0 | class labels |",
+        "| SCORE-X | 75.0 | class labels |",
     ]
     assert judge(results).holds is None
 
@@ -93,13 +93,13 @@ def test_markdown_table(make_results):
         "| method | worst group | average | weighted | mean of groups | relevance in region | supervision |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
         "| ERM | 5.0 ± 7.1 | 63.7 ± 5.3 | 75.0 ± 0.0 | 63.7 ± 5.3 | 50.0 ± 0.0 | class labels |",
-        "| SCORE | 65.0 ± 7.1 | 75.0 ± 7.1 | 75.0 ± 0.0 | 75.0 ± 7.1 | 12.5 ± 0.0 | class labels |",
+        "| SCORE-X | 65.0 ± 7.1 | 75.0 ± 7.1 | 75.0 ± 0.0 | 75.0 ± 7.1 | 12.5 ± 0.0 | class labels |",
     ]
     assert groups.splitlines() == [
         "| method | benign | benign, patch | malignant | malignant, patch |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| ERM | 95.0 ± 7.1 | 100.0 ± 0.0 | 55.0 ± 7.1 | 5.0 ± 7.1 |",
-        "| SCORE | 75.0 ± 7.1 | 85.0 ± 7.1 | 75.0 ± 7.1 | 65.0 ± 7.1 |",
+        "| SCORE-X | 75.0 ± 7.1 | 85.0 ± 7.1 | 75.0 ± 7.1 | 65.0 ± 7.1 |",
     ]
 
 
@@ -123,7 +123,7 @@ def test_text_table_fits_its_width_and_repeats_the_methods(make_results):
             "continued ERM",
             "random samples",
             "random neurons",
-            "SCORE",
+            "SCORE-X",
         ]
 
 
