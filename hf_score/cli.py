@@ -61,6 +61,7 @@ what is judged
   --decider WHO                   auto, file, oracle or proposal (default: auto)
 
 how it is trained out
+  --score_form FORM               paper (SCORE), exchange (SCORE-X, the default) or both (SCORE-B)
   --score_lambda LAMBDA           weight of the penalty (default: 3)
   --lambdas A B ...               several, to choose from without group labels
   --num_train_epochs EPOCHS       of fine-tuning (default: 3)
