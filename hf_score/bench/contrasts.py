@@ -147,8 +147,10 @@ def _difference(contrast: Contrast, here: Measured) -> tuple[Mean | None, str]:
         if not len(here.of(name).rows):
             return None, here.why_none(name)
     difference = here.of(contrast.first).minus(here.of(contrast.second))
-    if difference is None or difference.seeds < 2:
-        return None, "fewer than 2 seeds in common"
+    if difference is None:
+        return None, "no seed in common, or no groups"
+    if difference.seeds < 2:
+        return None, "one seed in common, which says nothing of others"
     return difference, ""
 
 

@@ -73,6 +73,10 @@ class Tests(dict[str, TestSet]):
                 f"cannot read {file} ({first_line(error)}): give what was written beside {path}, or move it."
             ) from error
 
+    def with_groups(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those of the rows whose test set has groups."""
+        return rows[rows["test"].map(lambda digest: self[digest].groups is not None).astype(bool)]
+
     def draws(self, digest: str) -> Draws:
         """Those of a test set with groups; of two test sets they are independent."""
         if digest not in self._draws:
@@ -97,8 +101,8 @@ def _array(values: Any) -> np.ndarray | None:
 
 
 def with_measures(rows: pd.DataFrame, tests: Tests) -> pd.DataFrame:
-    """Rows with the columns `older` (no logits, or no test set for them), `failed` (names of failed gates), `right`
-    ((N,) bool, or None) and the measures computed anew.
+    """Rows with more columns, and the measures computed anew: `older`, no logits, or no test set for them, or so
+    called by `rows_of`; `failed`, names of failed gates; `right`, (N,) bool, or None.
 
     Raises:
         HFScoreError: logits that are not of their test set.
@@ -108,9 +112,10 @@ def with_measures(rows: pd.DataFrame, tests: Tests) -> pd.DataFrame:
         if name not in rows:
             rows[name] = None
     rows["failed"] = [value if isinstance(value, str) else "" for value in rows["inactive"]]
+    of_older_code = rows["older"].tolist() if "older" in rows else [False] * len(rows)
     rows["older"] = [
-        not isinstance(logits, bytes) or digest not in tests
-        for logits, digest in zip(rows["logits"], rows["test"], strict=True)
+        bool(older) or not isinstance(logits, bytes) or digest not in tests
+        for older, logits, digest in zip(of_older_code, rows["logits"], rows["test"], strict=True)
     ]
     right: list[np.ndarray | None] = []
     known: dict[str, list[Any]] = {name: rows[name].tolist() for name in (*_OF_GROUPS, *BESIDE)}
@@ -202,8 +207,7 @@ class Measured:
         return mean_over_seeds(values, replicates)
 
     def _with_groups(self) -> pd.DataFrame:
-        rows = self.rows[~self.rows["older"].astype(bool)]
-        return rows[[self.tests[digest].groups is not None for digest in rows["test"]]]
+        return self.tests.with_groups(self.rows[~self.rows["older"].astype(bool)])
 
     def _replicates(self, rows: pd.DataFrame, *, right: str = "right") -> np.ndarray:
         """(resamples, S), in the order of the rows."""

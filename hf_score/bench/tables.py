@@ -80,7 +80,7 @@ def chosen(rows: pd.DataFrame, tests: Tests) -> Measured:
         rows: rows of a `RowFile`.
         tests: their test sets.
     """
-    if "older" not in rows:
+    if "right" not in rows:
         rows = with_measures(rows, tests)
     active, inactive = rows[rows["failed"] == ""], rows[rows["failed"] != ""]
     run = ["dataset", "model", "name", "seed"]
@@ -94,7 +94,7 @@ def dataset_table(
     """All columns for one data set and model: a line per method that has rows, and what chance reaches."""
     tests = Tests() if tests is None else tests
     here = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
-    here = here if "older" in here else with_measures(here, tests)
+    here = here if "right" in here else with_measures(here, tests)
     measured, by_oracle = chosen(here, tests), chosen_runs(here[here["failed"] == ""], oracle=True)
     lines = [
         _line(measured, by_oracle, name)
@@ -163,7 +163,7 @@ def _chance_lines(tests: Tests, digest: str) -> list[dict[str, str]]:
 def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False, tests: Tests | None = None) -> pd.DataFrame:
     """Worst group of every method (ablations apart) on every data set and model, in the order of their supervision."""
     rows = rows[rows["ablation"].isna()]
-    rows = rows if "older" in rows else with_measures(rows, Tests() if tests is None else tests)
+    rows = rows if "right" in rows else with_measures(rows, Tests() if tests is None else tests)
     active = rows[rows["failed"] == ""]
     runs = chosen_runs(active, oracle=oracle)
     lines = []

@@ -33,7 +33,7 @@ def outcomes_of(rows: pd.DataFrame, tests: Tests) -> pd.DataFrame:
         `panel`, `title`, `seed`, `outcome` (the verdict's), `change` (the worst group's), `points`, `low`, `high`.
     """
     usable = rows[~rows["older"].astype(bool)].drop_duplicates(["panel", "key"])
-    usable = usable[[tests[digest].groups is not None for digest in usable["test"]]]
+    usable = tests.with_groups(usable)
     starts = usable[usable["method"] == "erm"].drop_duplicates(["panel", "seed", "test"])
     start_of = {(row["panel"], row["seed"], row["test"]): row for row in starts.to_dict("records")}
     lines = []
