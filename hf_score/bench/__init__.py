@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,11 +53,15 @@ def write_tables(plan: Plan, store: RowFile, folder: str | Path) -> Path:
     folder = Path(folder)
     rows, tests = _rows_and_tests(plan, store)
     pictures = []
-    for plot in (above_chance, against_supervision, before_after, against_lambda):
-        figure = above_chance(plan, rows, tests) if plot is above_chance else plot(plan, rows)
+    for plot in (
+        partial(above_chance, tests=tests),
+        *map(partial, (against_supervision, before_after, against_lambda)),
+    ):
+        figure = plot(plan, rows)
         if figure is not None:
-            _write_picture(folder / f"{plot.__name__.replace('_', '-')}.png", figure)
-            pictures.append(f"![{(plot.__doc__ or '').splitlines()[0]}]({plot.__name__.replace('_', '-')}.png)\n")
+            file = f"{plot.func.__name__.replace('_', '-')}.png"
+            _write_picture(folder / file, figure)
+            pictures.append(f"![{(plot.func.__doc__ or '').splitlines()[0]}]({file})\n")
     heading = (
         f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
     )

@@ -34,7 +34,7 @@ def above_chance(plan: Plan, rows: pd.DataFrame, tests: Tests) -> Figure | None:
     figure, axes = _panels(plan, runs)
     for axis, (dataset, model) in axes:
         here = measured.at(dataset, model)
-        titles = []
+        titles: list[str] = []
         for name in ordered_names(plan, here.rows):
             of_name = here.of(name)
             if not len(of_name.rows):

@@ -82,7 +82,7 @@ def estimates_study(rows: pd.DataFrame, *, made_by: str) -> Study | None:
     text = [
         ESTIMATES_TEXT,
         f"Made by `{made_by}` from {rows['key'].nunique()} rows; {_commits(rows)}.\n",
-        "![Each estimate against the true worst group.](estimates.png)\n",
+        "![Each estimate against the true worst group, runs of SCORE in red.](estimates.png)\n",
         titled("Rank correlation", pd.DataFrame(lines)),
         CORRELATIONS_TEXT,
         titled("What is lost", pd.DataFrame(lost_lines)),
@@ -113,7 +113,7 @@ def _scatter(evaluations: pd.DataFrame, panels: Sequence[str]) -> Figure:
             axis.set_ylim(-3, 103)
             axis.tick_params(labelsize=5)
             axis.spines[["top", "right"]].set_visible(False)
-            if line is grid[0]:
+            if panel == panels[0]:
                 axis.set_title(name, fontsize=6)
         line[0].set_ylabel(panel.replace("; ", "\n"), fontsize=5)
     figure.supxlabel("estimate, %", fontsize=6)
@@ -191,12 +191,17 @@ def _by_outcome(outcomes: pd.DataFrame) -> Figure:
             this = (here["change"] == change).to_numpy()
             part = here[this]
             reach = 100 * (part["high"] - part["points"])
-            axis.errorbar(places[this], 100 * part["points"], reach, fmt="o", ms=2.5, lw=0.6, color=colour)
+            axis.errorbar(
+                places[this], 100 * part["points"], reach, fmt="o", ms=2.5, lw=0.6, color=colour, label=change
+            )
         if len(here):
             axis.text(places.mean(), 1.02, outcome, fontsize=7, ha="center", transform=axis.get_xaxis_transform())
             axis.axvline(places[-1] + 1, color="#cccccc", lw=0.6)
             start = places[-1] + 2
     axis.axhline(0, color="#333333", lw=0.6)
+    named = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    words = [f"worst group {change}" for change in named]
+    figure.legend(named.values(), words, fontsize=6, loc="outside lower center", ncols=3)
     axis.set_xticks([])
     axis.set_xlabel("runs, by the verdict's outcome", fontsize=7)
     axis.set_ylabel("change of the worst group, points", fontsize=7)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from bench_rows import Made, plan_of
 
@@ -106,6 +107,17 @@ def test_logits_of_another_test_set_are_refused(made):
     made.store.rows["logits"] = made.store.rows["logits"].map(lambda content: content[:-4])
     with pytest.raises(HFScoreError, match="798 logits for 400 test images of 2 classes"):
         found_in(made)
+
+
+def test_test_images_without_groups_have_accuracies_and_no_worst_group(made):
+    file = made.path.with_suffix(".tests.parquet")
+    pd.read_parquet(file).assign(groups=[[]]).to_parquet(file)
+    assert found_in(made)["gain"].missing == "no seed in common, or no groups"
+    measured = chosen(rows_of(made.plan, made.store), Tests.beside(made.path))
+    erm = measured.of("erm")
+    assert erm.worst_group() is None and erm.rows["worst_group_accuracy"].isna().all()
+    assert erm.rows["balanced_accuracy"].mean() == pytest.approx(0.729)
+    assert "| ERM | – | – |" in render_tables(made.plan, rows_of(made.plan, made.store), tests=Tests.beside(made.path))
 
 
 def test_a_file_of_test_sets_that_is_none_is_refused(made):

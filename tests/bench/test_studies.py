@@ -120,6 +120,7 @@ def test_pages_are_of_rows_alone(made):
     assert list(pictures) == ["verdict.png"]
     assert estimates_study(rows, made_by="command") is None  # no row has any
     assert verdict_study(rows[rows["method"] == "erm"], tests, made_by="command") is None
-    text, _ = estimates_study(ROWS.assign(git_commit="0123456789"), made_by="command")
+    text, pictures = estimates_study(ROWS.assign(git_commit="0123456789"), made_by="command")
+    assert [axis.get_title() for axis in pictures["estimates.png"].axes] == ["good", "constant"]
     rho = f"{correlations(evaluations_of(ROWS))['rho'][0]:.2f}"
     assert f"| good | {rho} (7) | {rho} |" in text and "| constant | – (7) | – |" in text
