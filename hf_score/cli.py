@@ -333,30 +333,43 @@ def _space(**options: Any) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
-    parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="default: beside the plan")
+    parser.add_argument("plans", type=Path, nargs="+", metavar="PLAN.yaml")
+    parser.add_argument("--rows", type=Path, metavar="FILE.parquet", help="of a single plan; default: beside it")
     parser.add_argument("--data", metavar="DIR", help="what $DATA in the plan stands for")
     parser.add_argument("--cache", type=Path, default=Path("runs/bench"), help="images and starting models")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     for name in ("datasets", "models", "methods", "seeds", "rounds"):
         parser.add_argument(f"--{name}", metavar="A,B", help=f"only these {name}")
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables and plots of the rows, run nothing")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="write tables, contrasts and plots, run nothing")
 
 
 def _bench(
-    plan: Path, rows: Path | None, data: str | None, cache: Path, workers: int, tables: Path | None, **only: str | None
+    plans: list[Path],
+    rows: Path | None,
+    data: str | None,
+    cache: Path,
+    workers: int,
+    tables: Path | None,
+    **only: str | None,
 ) -> None:
-    from .bench import Plan, RowFile, run_plan, write_tables
+    from .bench import Plan, RowFile, run_plan, write_studies, write_tables
 
     if data:
         os.environ["DATA"] = str(Path(data).resolve())
-    read, rows = Plan(plan), rows or plan.with_suffix(".parquet")
+    if rows and len(plans) > 1:
+        raise HFScoreError(f"--rows {rows} is of a single plan: leave it out, or give one plan.")
+    read, files = [Plan(plan) for plan in plans], [rows or plan.with_suffix(".parquet") for plan in plans]
     if tables:
-        print(write_tables(read, RowFile(rows), tables))
+        stores = [RowFile(file) for file in files]
+        for plan, store in zip(read, stores, strict=True):
+            print(write_tables(plan, store, tables if len(read) == 1 else tables / plan.path.stem))
+        for page in write_studies(read, stores, tables):
+            print(page)
         return
     keys = {"datasets": "dataset", "models": "model", "methods": "name", "seeds": "seed", "rounds": "round"}
     wanted = {keys[name]: values.split(",") for name, values in only.items() if values}
-    run_plan(read, rows, cache=cache, workers=workers, only=wanted)
+    for plan, file in zip(read, files, strict=True):
+        run_plan(plan, file, cache=cache, workers=workers, only=wanted)
 
 
 def _families() -> None:

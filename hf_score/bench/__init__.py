@@ -4,17 +4,39 @@
 not declare.
 """
 
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from ..errors import HFScoreError
 from ..files import write_bytes, write_text
+from .measured import Tests
 from .methods import TRAINERS, find_trainer
 from .plan import Cell, Plan
 from .rows import RowFile, rows_of
 from .runner import run_plan
 from .tables import render_tables
 
-__all__ = ["TRAINERS", "Cell", "Plan", "RowFile", "find_trainer", "rows_of", "run_plan", "write_tables"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "TRAINERS",
+    "Cell",
+    "Plan",
+    "RowFile",
+    "find_trainer",
+    "rows_of",
+    "run_plan",
+    "write_studies",
+    "write_tables",
+]
 
 
 def write_tables(plan: Plan, store: RowFile, folder: str | Path) -> Path:
@@ -26,25 +48,70 @@ def write_tables(plan: Plan, store: RowFile, folder: str | Path) -> Path:
     Raises:
         HFScoreError: there are no rows.
     """
-    import io
-
-    from .plots import against_lambda, against_supervision, before_after
+    from .plots import above_chance, against_lambda, against_supervision, before_after
 
     folder = Path(folder)
-    rows = rows_of(plan, store)
-    if not len(rows):
-        raise HFScoreError(f"{store.path} has no rows of {plan.path}: run the plan first.")
+    rows, tests = _rows_and_tests(plan, store)
     pictures = []
-    for plot in (against_supervision, before_after, against_lambda):
+    for plot in (
+        partial(above_chance, tests=tests),
+        *map(partial, (against_supervision, before_after, against_lambda)),
+    ):
         figure = plot(plan, rows)
         if figure is not None:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-            write_bytes(folder / f"{plot.__name__.replace('_', '-')}.png", buffer.getvalue())
-            pictures.append(f"![{(plot.__doc__ or '').splitlines()[0]}]({plot.__name__.replace('_', '-')}.png)\n")
+            file = f"{plot.func.__name__.replace('_', '-')}.png"
+            _write_picture(folder / file, figure)
+            pictures.append(f"![{(plot.func.__doc__ or '').splitlines()[0]}]({file})\n")
     heading = (
         f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
     )
-    write_text(folder / "tables.md", "\n".join([heading, *pictures, render_tables(plan, rows)]))
-    write_text(folder / "tables.tex", render_tables(plan, rows, form="latex"))
+    write_text(folder / "tables.md", "\n".join([heading, *pictures, render_tables(plan, rows, tests=tests)]))
+    write_text(folder / "tables.tex", render_tables(plan, rows, tests=tests, form="latex"))
     return folder
+
+
+def write_studies(plans: Sequence[Plan], stores: Sequence[RowFile], folder: str | Path) -> list[Path]:
+    """Write what the rows of all plans together show of the estimates and of the verdict that need no groups.
+
+    Args:
+        plans: the plans.
+        stores: the rows of each.
+        folder: where `estimates.md` and `verdict.md` go, with their pictures.
+
+    Returns:
+        The pages; one that no row has anything for is not written.
+
+    Raises:
+        HFScoreError: a plan has no rows.
+    """
+    from .studies import estimates_study, in_one, verdict_study
+
+    folder = Path(folder)
+    parts = [(plan, *_rows_and_tests(plan, store)) for plan, store in zip(plans, stores, strict=True)]
+    rows, tests = in_one(parts)
+    made_by = f"hf-score bench {' '.join(str(plan.path) for plan in plans)} --tables DIR"
+    written = []
+    for name, study in (
+        ("estimates", estimates_study(rows, made_by=made_by)),
+        ("verdict", verdict_study(rows, tests, made_by=made_by)),
+    ):
+        if study is None:
+            continue
+        text, pictures = study
+        for file, figure in pictures.items():
+            _write_picture(folder / file, figure)
+        written.append(write_text(folder / f"{name}.md", text))
+    return written
+
+
+def _rows_and_tests(plan: Plan, store: RowFile) -> tuple[pd.DataFrame, Tests]:
+    rows = rows_of(plan, store)
+    if not len(rows):
+        raise HFScoreError(f"{store.path} has no rows of {plan.path}: run the plan first.")
+    return rows, Tests.beside(store.path)
+
+
+def _write_picture(path: Path, figure: Figure) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())

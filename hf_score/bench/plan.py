@@ -16,11 +16,12 @@ import yaml
 from ..errors import HFScoreError, first_line
 from ..renamed import OPTIONS, PLAN, with_new_names
 from ..training.base_trainer import BaseTrainer
+from .contrasts import Contrast, contrasts_of
 from .methods import find_trainer
 
 __all__ = ["Cell", "Plan", "key_of"]
 
-_SECTIONS = {"seeds", "datasets", "models", "methods", "evaluations", "about"}
+_SECTIONS = {"seeds", "datasets", "models", "methods", "contrasts", "evaluations", "about"}
 _DATASET_FIELDS = {"load", "samples", "by_model", "title", "seeds"}
 _MODEL_FIELDS = {"load", "erm", "finetune", "datasets", "title", "channels_last"}
 _METHOD_FIELDS = {
@@ -109,6 +110,13 @@ class Plan:
                 unknown = set(fields.get(kind, ())) - known.keys()
                 if unknown:
                     raise HFScoreError(f"{path}: there are no {kind} {sorted(unknown)}; there are {sorted(known)}.")
+        self.contrasts: list[Contrast] = contrasts_of(
+            content.get("contrasts", []),
+            str(path),
+            methods={fields.get("name", fields.get("method")) for fields in self.methods},
+            datasets=self.datasets,
+            models=self.models,
+        )
 
     def _check(self, fields: Mapping[str, Any], known: set[str], where: str) -> None:
         unknown = sorted(set(fields) - known)
@@ -151,6 +159,17 @@ class Plan:
             asked = ", ".join(f"{words.get(field, field)} {' or '.join(values)}" for field, values in only.items())
             raise HFScoreError(f"{self.path}: no run has {asked} together: ask for fewer of them.")
         return sorted(wanted, key=lambda c: (c.round, c.seed))
+
+    def places(self) -> dict[str, list[tuple[str, str]]]:
+        """For each method, by name, the data sets and models that it is run on."""
+        found: dict[str, dict[tuple[str, str], None]] = {}
+        for cell in self.cells():
+            found.setdefault(cell.name, {})[cell.dataset, cell.model] = None
+        return {name: list(places) for name, places in found.items()}
+
+    def title(self, dataset: str, model: str) -> str:
+        """A data set and a model in words."""
+        return f"{self.datasets[dataset].get('title', dataset)}; {self.models[model].get('title', model)}"
 
     def _cell(
         self,

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark's rows: worst group against supervision, before and after, and against λ."""
+"""Pictures of a benchmark's rows: worst group with chance, against supervision, before and after, against λ."""
 
 from __future__ import annotations
 
@@ -11,13 +11,56 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..baselines import SUPERVISION_KINDS
+from ..evaluation import chance_levels
 from ..training.score_config import SCOREConfig
+from .measured import Measured, Tests
 from .plan import Plan
-from .tables import chosen_runs, ordered_names
+from .tables import chosen, chosen_runs, ordered_names
 
-__all__ = ["against_lambda", "against_supervision", "before_after"]
+__all__ = ["above_chance", "against_lambda", "against_supervision", "before_after"]
 
 _COLOURS = {"score": "#c1272d", "erm": "#555555", "continued_erm": "#888888"}
+
+
+def above_chance(plan: Plan, rows: pd.DataFrame, tests: Tests) -> Figure | None:
+    """Worst group of every method with its 95 % interval over seeds and test images; dashed: chance.
+
+    None where no rows have logits. Small points are single seeds.
+    """
+    measured = chosen(rows[rows["ablation"].isna()], tests)
+    runs = measured.rows[~measured.rows["older"].astype(bool)]
+    if not len(runs):
+        return None
+    figure, axes = _panels(plan, runs)
+    for axis, (dataset, model) in axes:
+        here = measured.at(dataset, model)
+        titles: list[str] = []
+        for name in ordered_names(plan, here.rows):
+            of_name = here.of(name)
+            if not len(of_name.rows):
+                continue
+            _with_interval(axis, of_name, len(titles), _COLOURS.get(name, "#2b6cb0"))
+            titles.append(of_name.rows["title"].iloc[0])
+        test = tests[here.rows.loc[~here.rows["older"].astype(bool), "test"].iloc[0]]
+        chance = chance_levels(test.labels, len(test.class_names))[0]
+        axis.axvline(100 * chance.worst_group_accuracy, color="#333333", lw=0.8, ls="--")
+        axis.set_yticks(range(len(titles)), titles, fontsize=6)
+        axis.set_ylim(len(titles) - 0.5, -0.5)
+        axis.set_xlim(-3, 103)
+        axis.set_ylabel("")
+        axis.set_xlabel("worst group, %", fontsize=7)
+    return figure
+
+
+def _with_interval(axis: Any, runs: Measured, position: int, colour: str) -> None:
+    mean = runs.worst_group()
+    if mean is None:
+        return
+    interval = mean.interval()
+    seeds = 100 * runs.rows["worst_group_accuracy"]
+    axis.plot(seeds, [position] * len(seeds), "o", ms=1.5, color=colour, alpha=0.5)
+    axis.hlines(position, 100 * interval.low, 100 * interval.high, color=colour, lw=1)
+    axis.plot(100 * interval.value, position, "o", ms=3.5, color=colour)
 
 
 def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
@@ -132,8 +175,7 @@ def _panels(plan: Plan, rows: pd.DataFrame) -> tuple[Figure, list[tuple[Any, tup
     for axis in grid[len(panels) :]:
         axis.set_visible(False)
     for axis, (dataset, model) in zip(grid, panels, strict=False):
-        title = f"{plan.datasets[dataset].get('title', dataset)}\n{plan.models[model].get('title', model)}"
-        axis.set_title(title, fontsize=7)
+        axis.set_title(plan.title(dataset, model).replace("; ", "\n"), fontsize=7)
         axis.tick_params(labelsize=6)
         axis.set_ylabel("accuracy, %", fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)

@@ -9,31 +9,48 @@ from typing import Literal
 import pandas as pd
 
 from ..baselines import SUPERVISION_KINDS
-from ..report.summary import spread
+from ..evaluation import chance_levels
+from ..report.summary import EMPTY, spread
+from .contrasts import contrast_table, findings
+from .measured import Measured, Tests, gates_in_words, with_measures
 from .plan import Plan
 from .rows import best_evaluation
 
-__all__ = ["chosen_runs", "dataset_table", "overview", "render_tables"]
+__all__ = ["chosen", "chosen_runs", "dataset_table", "overview", "render_tables"]
 
-ORACLE = "†"
+ORACLE, OLDER = "†", "‡"
 NOTE = (
     "Mean ± standard deviation over seeds, in %. Every figure is of the evaluation with the best label-free estimate; "
     f"{ORACLE} is chosen by the worst group of a validation set with group labels instead, which only an oracle has. "
-    "*Average*: accuracy over all test images. "
+    f"{OLDER}: rows of older code, which kept no logits, so that they have no interval. "
+    "*95 % interval*: of the worst group's mean, over seeds and test images (of one seed over images alone). "
+    "*Balanced*: mean of the classes' accuracies. *AUROC*: among images with the same value of the attribute, "
+    "mean over its values. *Average*: accuracy over all test images. "
     "*Relevance*: share of the positive relevance inside the true region of the attribute, test images. *Flips*: "
-    "share of rightly classified test images that change class when the region of another class's image is inserted."
+    "share of rightly classified test images that change class when the region of another class's image is inserted. "
+    "*Gates*: whether the runs did what their method is; one that did not is *inactive*, and no score. *Epochs*, "
+    "*images* (sent forward in training, all passes) and *seconds* are medians."
+)
+CONTRASTS_NOTE = (
+    "Declared in the plan, of worst groups, in points. Paired over seeds and test images: hierarchical bootstrap, "
+    "Student's t. *p* of “above” is twice the one-sided; of “within” it is the larger of two one-sided tests. "
+    "*Holm*: adjusted for all lines of this table, the missing ones too; 0.05 decides."
 )
 
 #: heading → (column, whether the oracle chooses)
 COLUMNS = {
     "worst group": ("worst_group_accuracy", False),
     f"worst group {ORACLE}": ("worst_group_accuracy", True),
+    "balanced": ("balanced_accuracy", False),
+    "AUROC": ("auroc_within_attribute", False),
     "average": ("accuracy", False),
     "mean of groups": ("mean_group_accuracy", False),
     "weighted": ("weighted_accuracy", False),
     "relevance": ("relevance_in_region", False),
     "flips": ("insertion_flips", False),
 }
+#: Beside these a table leaves out the columns that no line has.
+ALWAYS = ("method", "supervision", "worst group", "seeds")
 
 
 def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
@@ -56,41 +73,127 @@ def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
     return rows.groupby(["dataset", "model", "name", "seed"], sort=False).tail(1).drop(columns="_by").sort_index()
 
 
-def dataset_table(rows: pd.DataFrame, dataset: str, model: str, names: Sequence[str]) -> pd.DataFrame:
-    """All columns for one data set and model: a line per method that has rows."""
+def chosen(rows: pd.DataFrame, tests: Tests) -> Measured:
+    """`chosen_runs` of the active rows, with measures, and what is inactive for want of an active one.
+
+    Args:
+        rows: rows of a `RowFile`.
+        tests: their test sets.
+    """
+    if "right" not in rows:
+        rows = with_measures(rows, tests)
+    active, inactive = rows[rows["failed"] == ""], rows[rows["failed"] != ""]
+    run = ["dataset", "model", "name", "seed"]
+    has_active = pd.MultiIndex.from_frame(inactive[run]).isin(pd.MultiIndex.from_frame(active[run]))
+    return Measured(chosen_runs(active), tests, inactive[~has_active].drop_duplicates(run))
+
+
+def dataset_table(
+    rows: pd.DataFrame, dataset: str, model: str, names: Sequence[str], *, tests: Tests | None = None
+) -> pd.DataFrame:
+    """All columns for one data set and model: a line per method that has rows, and what chance reaches."""
+    tests = Tests() if tests is None else tests
     here = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
-    runs, by_oracle = chosen_runs(here), chosen_runs(here, oracle=True)
-    lines = []
-    for name in names:
-        mine = runs[runs["name"] == name]
-        if not len(mine):
-            continue
-        line = {"method": mine["title"].iloc[0], "supervision": _supervision(mine["kinds"].iloc[0])}
-        for heading, (column, oracle) in COLUMNS.items():
-            of = by_oracle[by_oracle["name"] == name] if oracle else mine
-            line[heading] = _percent(of[column])
-        line["seeds"] = str(mine["seed"].nunique())
-        line["seconds"] = f"{mine['wall_seconds'].median():.0f}"
-        lines.append(line)
-    return pd.DataFrame(lines)
+    here = here if "right" in here else with_measures(here, tests)
+    measured, by_oracle = chosen(here, tests), chosen_runs(here[here["failed"] == ""], oracle=True)
+    lines = [
+        _line(measured, by_oracle, name)
+        for name in names
+        if (measured.rows["name"] == name).any() or (measured.inactive["name"] == name).any()
+    ]
+    digests = measured.rows.loc[~measured.rows["older"].astype(bool), "test"]
+    if len(digests):
+        lines += _chance_lines(tests, digests.iloc[0])
+    table = pd.DataFrame(lines).fillna(EMPTY)
+    return table[[name for name in table if name in ALWAYS or (table[name] != EMPTY).any()]]
 
 
-def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
+def _line(measured: Measured, by_oracle: pd.DataFrame, name: str) -> dict[str, str]:
+    mine = measured.rows[measured.rows["name"] == name]
+    inactive = measured.inactive[measured.inactive["name"] == name]
+    runs = pd.concat([mine, inactive]) if len(mine) else inactive
+    line = {"method": runs["title"].iloc[0], "supervision": _supervision(runs["kinds"].iloc[0])}
+    for heading, (column, oracle) in COLUMNS.items():
+        of = by_oracle[by_oracle["name"] == name] if oracle else mine
+        line[heading] = _percent(of[column]) if len(mine) else "inactive"
+        if heading == "worst group":
+            line["95 % interval"] = _interval(measured.of(name)) if len(mine) else "inactive"
+    older = f" {OLDER}" if runs["older"].astype(bool).any() else ""
+    passes = _median(runs["image_passes"]) if "image_passes" in runs else None
+    return line | {
+        "gates": gates_in_words(mine, inactive),
+        "seeds": f"{runs['seed'].nunique()}{older}",
+        "epochs": f"{_median(runs['history'].map(_epochs)):g}",
+        "images": EMPTY if passes is None else f"{passes:,.0f}",
+        "seconds": f"{runs['wall_seconds'].median():.0f}",
+    }
+
+
+def _epochs(history: str) -> float:
+    return max((evaluation.get("epoch") or 0.0 for evaluation in json.loads(history)), default=0.0)
+
+
+def _median(values: pd.Series) -> float | None:
+    known = values.dropna()
+    return float(known.median()) if len(known) else None
+
+
+def _interval(runs: Measured) -> str:
+    mean = runs.worst_group()
+    if mean is None:
+        return EMPTY
+    interval = mean.interval()
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _chance_lines(tests: Tests, digest: str) -> list[dict[str, str]]:
+    test = tests[digest]
+    return [
+        {
+            "method": f"*chance: {level.name}*",
+            "worst group": f"{100 * level.worst_group_accuracy:.1f}",
+            "balanced": f"{100 * level.balanced_accuracy:.1f}",
+            "AUROC": "50.0",
+            "average": f"{100 * level.accuracy:.1f}",
+        }
+        for level in chance_levels(test.labels, len(test.class_names))
+    ]
+
+
+def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False, tests: Tests | None = None) -> pd.DataFrame:
     """Worst group of every method (ablations apart) on every data set and model, in the order of their supervision."""
-    runs = chosen_runs(rows[rows["ablation"].isna()], oracle=oracle)
+    rows = rows[rows["ablation"].isna()]
+    rows = rows if "right" in rows else with_measures(rows, Tests() if tests is None else tests)
+    active = rows[rows["failed"] == ""]
+    runs = chosen_runs(active, oracle=oracle)
     lines = []
-    for name in ordered_names(plan, runs):
-        mine = runs[runs["name"] == name]
-        line = {"method": mine["title"].iloc[0], "supervision": _supervision(mine["kinds"].iloc[0])}
+    for name in ordered_names(plan, rows):
+        of_name = rows[rows["name"] == name]
+        line = {"method": of_name["title"].iloc[0], "supervision": _supervision(of_name["kinds"].iloc[0])}
         for dataset, model in _panels(plan, rows):
-            cell = mine[(mine["dataset"] == dataset) & (mine["model"] == model)]
-            line[f"{dataset}, {model}"] = _percent(cell["worst_group_accuracy"])
+            here, all_here = (
+                part[(part["name"] == name) & (part["dataset"] == dataset) & (part["model"] == model)]
+                for part in (runs, rows)
+            )
+            text = _percent(here["worst_group_accuracy"]) if len(here) or not len(all_here) else "inactive"
+            line[f"{dataset}, {model}"] = f"{text} {OLDER}" if here["older"].astype(bool).any() else text
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def render_tables(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "latex"] = "markdown") -> str:
-    """Every table of a plan: the overview, one for each data set and model, and the ablations."""
+def render_tables(
+    plan: Plan, rows: pd.DataFrame, *, tests: Tests | None = None, form: Literal["markdown", "latex"] = "markdown"
+) -> str:
+    """Every table of a plan: the overview, the declared contrasts, one for each data set and model, the ablations.
+
+    Args:
+        plan: the plan.
+        rows: its rows (`rows_of`).
+        tests: their test sets (`Tests.beside`); rows without one are shown as rows of older code.
+        form: of the text.
+    """
+    tests = Tests() if tests is None else tests
+    rows = with_measures(rows, tests)
     main, ablations = rows[rows["ablation"].isna()], rows[rows["ablation"].notna()]
     parts = []
     if form == "markdown":
@@ -98,17 +201,21 @@ def render_tables(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown", "
         hardware = " or ".join(sorted(rows["hardware"].unique()))
         runs = f"{rows['key'].nunique()} runs; {hardware}; {commits}.\n"  # entries of a plan may share a run
         parts += [f"{plan.about}\n" if plan.about else "", f"{NOTE}\n", runs]
-    parts += [_titled("Worst group, label-free choice", overview(plan, main), form)]
-    parts += [_titled(f"Worst group {ORACLE}, an oracle's choice", overview(plan, main, oracle=True), form)]
+    parts += [titled("Worst group, label-free choice", overview(plan, main), form)]
+    parts += [titled(f"Worst group {ORACLE}, an oracle's choice", overview(plan, main, oracle=True), form)]
+    if plan.contrasts:
+        found = findings(plan.contrasts, plan.places(), chosen(rows, tests))
+        title = {place: plan.title(*place) for places in plan.places().values() for place in places}
+        parts.append(titled("Contrasts", contrast_table(found, title=title), form))
+        parts += [f"{CONTRASTS_NOTE}\n"] if form == "markdown" else []
     names = ordered_names(plan, main)
     for dataset, model in _panels(plan, main):
-        title = f"{plan.datasets[dataset].get('title', dataset)}; {plan.models[model].get('title', model)}"
-        parts.append(_titled(title, dataset_table(main, dataset, model, names), form))
+        parts.append(titled(plan.title(dataset, model), dataset_table(main, dataset, model, names, tests=tests), form))
     for dataset, model in _panels(plan, ablations):
         ablated = (m["name"] for m in plan.methods if m.get("ablation"))
         compared = list(dict.fromkeys(["continued_erm", "score", *ablated]))  # entries may share a name
-        title = f"Ablations: {plan.datasets[dataset].get('title', dataset)}; {plan.models[model].get('title', model)}"
-        parts.append(_titled(title, dataset_table(rows, dataset, model, compared), form))
+        table = dataset_table(rows, dataset, model, compared, tests=tests)
+        parts.append(titled(f"Ablations: {plan.title(dataset, model)}", table, form))
     return "\n".join(parts)
 
 
@@ -132,15 +239,16 @@ def _panels(plan: Plan, rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _supervision(kinds: str) -> str:
-    return " + ".join(SUPERVISION_KINDS[kind] for kind in kinds.split(",") if kind) or "–"
+    return " + ".join(SUPERVISION_KINDS[kind] for kind in kinds.split(",") if kind) or EMPTY
 
 
 def _percent(values: pd.Series) -> str:
     found = spread(list(values))
-    return "–" if found is None else found.text(100)
+    return EMPTY if found is None else found.text(100)
 
 
-def _titled(title: str, table: pd.DataFrame, form: str) -> str:
+def titled(title: str, table: pd.DataFrame, form: str = "markdown") -> str:
+    """A table under its heading, as Markdown or LaTeX."""
     if form == "markdown":
         head = [list(table.columns), ["---", *("---:" if n > 1 else "---" for n in range(1, len(table.columns)))]]
         lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in [*head, *table.to_numpy().tolist()]]
@@ -176,6 +284,8 @@ def _latex(text: str) -> str:
         ("λ", r"$\lambda$"),
         ("→", r"$\to$"),
         (ORACLE, r"\dag{}"),
+        (OLDER, r"\ddag{}"),
+        ("<", r"$<$"),
         ("–", "--"),
         ("|", r"\textbar{}"),
     ):

@@ -3,6 +3,7 @@
 One definition of every measure. Group labels are read here.
 """
 
+from .beside_worst_group import auroc_within_attribute, balanced_accuracy, chance_levels
 from .classes import classification_metrics
 from .explained_test_set import ExplainedTestSet
 from .insertion import insertion_effects
@@ -16,8 +17,11 @@ __all__ = [
     "JudgedRegions",
     "Verdicts",
     "auroc",
+    "auroc_within_attribute",
+    "balanced_accuracy",
     "brier_score",
     "calibration_error",
+    "chance_levels",
     "classification_metrics",
     "group_metrics",
     "insertion_effects",
