@@ -4,6 +4,7 @@ One definition of every measure. Group labels are read here.
 """
 
 from .classes import classification_metrics
+from .estimates import ESTIMATES, SELECTION, Estimates
 from .explained_test_set import ExplainedTestSet
 from .insertion import insertion_effects
 from .probabilities import auroc, brier_score, calibration_error
@@ -12,6 +13,9 @@ from .verdict import JudgedRegions, Verdicts, region_figures
 from .worst_group_accuracy.groups import group_metrics
 
 __all__ = [
+    "ESTIMATES",
+    "SELECTION",
+    "Estimates",
     "ExplainedTestSet",
     "JudgedRegions",
     "Verdicts",
