@@ -13,9 +13,9 @@ __all__ = ["ERASING", "PASTING", "erase", "harmonic_fill", "paste"]
 
 #: How `paste` and `erase` may work.
 PASTING = ("cut", "feathered", "outlined", "seamless")
-ERASING = ("filled", "blurred")
-#: Share of the image's side that a soft edge takes, and that a blur spreads over.
-_FEATHER, _BLUR = 1 / 24, 1 / 8
+ERASING = (*PASTING, "filled")
+#: Share of the image's side that a soft edge takes.
+_FEATHER = 1 / 24
 #: Of the largest difference from what is around it, what belongs to the thing that a region shows.
 _OUTLINE = 0.5
 _SWEEPS = 16
@@ -38,17 +38,21 @@ def paste(images: Tensor, masks: Tensor, onto: Tensor, *, how: str) -> Tensor:
     return torch.lerp(onto, images, _opacity(images, masks, how=how))
 
 
-def erase(images: Tensor, masks: Tensor, *, how: str) -> Tensor:
-    """(n, 3, H, W): the images without what is inside the masks.
+def erase(images: Tensor, masks: Tensor, instead: Tensor, *, how: str) -> Tensor:
+    """(n, 3, H, W): the images, with what other images show inside the masks.
 
     Args:
         images: (n, 3, H, W).
         masks: (n, H, W), bool.
-        how: `"filled"` smoothly from the region's edge, or `"blurred"`.
+        instead: (n, 3, H, W).
+        how: as in `paste`, where `"outlined"` replaces only what stands out in `images`; or `"filled"`, without the
+            other images, smoothly from the region's edge.
     """
     if how == "filled":
         return harmonic_fill(images, masks)
-    return torch.lerp(images, _blur(images, _BLUR), _opacity(images, masks, how="feathered"))
+    if how == "outlined":
+        return torch.lerp(images, instead, _opacity(images, masks, how=how))
+    return paste(instead, masks, images, how=how)
 
 
 def harmonic_fill(images: Tensor, masks: Tensor) -> Tensor:
@@ -84,15 +88,15 @@ def _opacity(images: Tensor, masks: Tensor, *, how: str) -> Tensor:
     if how == "cut":
         return inside
     if how == "feathered":
-        return _blur(inside, _FEATHER)
+        return _blur(inside)
     stands_out = (images - harmonic_fill(images, masks)).abs().amax(1, keepdim=True)
     least = _OUTLINE * stands_out.amax((2, 3), keepdim=True)
-    return inside * (stands_out / least.clamp(min=1e-6)).clamp(max=1)
+    return inside * (stands_out / least.clamp(min=0.01)).clamp(max=1)  # less is rounding
 
 
-def _blur(images: Tensor, share: float) -> Tensor:
-    """Three box blurs in a row, which are nearly Gaussian, as wide as this share of the shorter side."""
-    radius = max(1, round(min(images.shape[-2:]) * share / 2))
+def _blur(images: Tensor) -> Tensor:
+    """Three box blurs in a row, which are nearly Gaussian."""
+    radius = max(1, round(min(images.shape[-2:]) * _FEATHER / 2))
     for _ in range(3):
         images = F.pad(images, (radius,) * 4, mode="replicate")
         images = F.avg_pool2d(images, 2 * radius + 1, stride=1)

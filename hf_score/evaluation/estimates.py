@@ -1,9 +1,9 @@
 """Estimates of worst-group accuracy without group labels, for any classifier: its accuracy where it would be lowest.
 
 A group is a class with the shortcut, or without it. Those that data lack are made: images of other classes with a
-sample's region, and samples without theirs. Such pictures are foreign to a model that never saw one, and it may fail on
-them for that alone. So each has a placebo: the same done with a region that is no news, from an image of the same class
-or at a random place. Where the placebo is answered rightly and the picture is not, it is the region's doing. Ours.
+sample's region, and samples without theirs. Such pictures are foreign to a model that never saw one, and it may fail
+on them for that alone. So each has placebos: the same done at a random place, or with the content of an image of the
+same class, which is no news. What the placebos lose is not the region's doing. Ours.
 """
 
 from __future__ import annotations
@@ -15,27 +15,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.blending import ERASING, PASTING, erase, paste
+from ..data.blending import PASTING, erase, paste
 from ..data.exchange import OtherClassPartners
 from ..detection import SpuriousSamples
 from ..models import eval_mode
 
 __all__ = ["ESTIMATES", "SELECTION", "Answers", "Estimates"]
 
-#: How regions are put into images of other classes, and how they are taken out of samples. Of each there is an estimate
-#: as it comes and, with `_corrected`, one beside the placebos.
-_KINDS = {
-    "cut": ("cut", "cut"),
-    "feathered": ("feathered", "feathered"),
-    "outlined": ("outlined", "outlined"),
-    "seamless": ("seamless", "seamless"),
-    "filled": ("seamless", "filled"),
-    "blurred": ("feathered", "blurred"),
-}
-#: The names of all estimates; `mean_corrected` and `least_corrected` are of the others that are corrected.
-ESTIMATES = (*_KINDS, *(f"{kind}_corrected" for kind in _KINDS), "mean_corrected", "least_corrected")
+#: How regions are put into images of other classes, and how they are taken out of samples.
+_KINDS = {**{how: (how, how) for how in PASTING}, "filled": ("seamless", "filled")}
+#: What is set beside the pictures: nothing, the same at a random place, the same with an image of the own class.
+_PLACEBOS = ("", "_moved", "_own")
+_MEANS = ("mean", "mean_moved", "mean_own")
+#: The names of all estimates: of every kind as it comes and beside each placebo, and the means over kinds.
+ESTIMATES = (*(f"{kind}{placebo}" for placebo in _PLACEBOS for kind in _KINDS), *_MEANS)
 #: The estimate by which λ, form and epoch are chosen.
-SELECTION = "cut_corrected"
+SELECTION = "seamless_moved"
 #: Fewest pairs of a sample and a partner in all, and of each sample.
 _PAIRS, _PAIRS_PER_SAMPLE = 128, 4
 
@@ -70,10 +65,14 @@ class Estimates:
         names: Sequence[str] = ESTIMATES,
     ) -> None:
         self._samples, self._partners = samples, partners
-        self._elsewhere = samples.move_masks(seed=0).masks
+        # masks of most of the image leave no other place: what is around an object, moved, would cover the object
+        has_places = bool(samples.masks.float().mean() < 0.5)
+        self._elsewhere = samples.move_masks(seed=0).masks if has_places else None
         self._device, self._batch_size, self.names = device, batch_size, tuple(names)
-        wanted = [kind for kind in _KINDS if any(name in (kind, f"{kind}_corrected") for name in names)]
-        self._kinds = list(_KINDS) if {"mean_corrected", "least_corrected"} & set(names) else wanted
+        wanted = {name.split("_")[0] for name in names}
+        self._kinds = [kind for kind in _KINDS if kind in wanted or "mean" in wanted]
+        endings = {name.removeprefix(name.split("_")[0]) for name in names}
+        self._placebos = [ending for ending in _PLACEBOS if ending in endings]
 
     def __call__(self, model: Any) -> dict[str, float]:
         """Each of `names`, from 0 to 1.
@@ -84,20 +83,22 @@ class Estimates:
         answers = self.answers(model)
         plain = _by_class(answers["plain"])
         found: dict[str, float] = {}
-        for kind in self._kinds:
-            pasting, erasing = _KINDS[kind]
-            made = [answers[f"paste {pasting}"], answers[f"erase {erasing}"]]
-            placebos = [answers[f"paste {pasting}, placebo"], answers[f"erase {erasing}, placebo"]]
-            accuracies = [accuracy for part in made for accuracy in _by_class(part).values()]
-            found[kind] = min([*plain.values(), *accuracies])
-            kept = [_kept(part, placebo, plain) for part, placebo in zip(made, placebos, strict=True)]
-            found[f"{kind}_corrected"] = min([*plain.values(), *(share for shares in kept for share in shares)])
-        corrected = [found[f"{kind}_corrected"] for kind in self._kinds]
-        found |= {"mean_corrected": sum(corrected) / len(corrected), "least_corrected": min(corrected)}
+        for placebo in self._placebos:
+            for kind in self._kinds:
+                pasting, erasing = _KINDS[kind]
+                parts = [f"paste {pasting}", f"erase {erasing}"]
+                accuracies = [
+                    accuracy
+                    for part in parts
+                    for accuracy in _beside(answers[part], answers.get(f"{part}{placebo}"), plain)
+                ]
+                found[f"{kind}{placebo}"] = min([*plain.values(), *accuracies])
+            of_kinds = [found[f"{kind}{placebo}"] for kind in self._kinds]
+            found[f"mean{placebo}"] = sum(of_kinds) / len(of_kinds)
         return {name: found[name] for name in self.names}
 
     def answers(self, model: Any) -> dict[str, Answers]:
-        """How a model answers all pictures: `plain`, and by what was done: `paste cut`, `paste cut, placebo`, ..."""
+        """How a model answers all pictures: `plain`, and by what was done: `paste cut`, `paste cut_moved`, ..."""
         parts: dict[str, list[Answers]] = defaultdict(list)
         with eval_mode(model), torch.no_grad():
             for name, pictures, labels in self._pictures():
@@ -107,31 +108,33 @@ class Estimates:
 
     def _pictures(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """What is shown to a model: a name, images (n, 3, H, W), and their classes (n,)."""
-        pasting = [how for how in PASTING if any(how == _KINDS[kind][0] for kind in self._kinds)]
-        erasing = [how for how in (*PASTING, *ERASING) if any(how == _KINDS[kind][1] for kind in self._kinds)]
         count = len(self._samples)
         draws = torch.arange(count * max(_PAIRS_PER_SAMPLE, -(-_PAIRS // count)))
         for part in draws.split(self._batch_size):
             samples = self._samples[part % count].to(self._device)
-            x, masks, labels = samples.pixel_values, samples.masks, samples.labels
-            elsewhere = self._elsewhere[part % count].to(self._device)
+            x, labels = samples.pixel_values, samples.labels
             drawn = self._partners.draw(labels.tolist(), part.tolist())
             others, other_labels = (tensor.to(self._device) for tensor in drawn)
-            same, of_other = (
+            own, own_of_others = (
                 self._partners.draw_of(classes.tolist(), part.tolist())[0].to(self._device)
                 for classes in (labels, other_labels)
             )
-            yield "plain", torch.cat([others, of_other, same]), torch.cat([other_labels, other_labels, labels])
-            for how in pasting:
-                yield f"paste {how}", paste(x, masks, others, how=how), other_labels
-                yield f"paste {how}, placebo", paste(of_other, masks, others, how=how), other_labels
-            for how in erasing:
-                if how in ERASING:
-                    made, placebo = erase(x, masks, how=how), erase(x, elsewhere, how=how)
-                else:
-                    made, placebo = paste(others, masks, x, how=how), paste(same, masks, x, how=how)
-                yield f"erase {how}", made, labels
-                yield f"erase {how}, placebo", placebo, labels
+            yield "plain", torch.cat([others, own_of_others, own]), torch.cat([other_labels, other_labels, labels])
+            # whose content goes into the others and into the samples, and where
+            ways = {"": (x, others, samples.masks), "_own": (own_of_others, own, samples.masks)}
+            if self._elsewhere is not None:
+                ways["_moved"] = (x, others, self._elsewhere[part % count].to(self._device))
+            else:
+                ways["_moved"] = ways["_own"]
+            for ending in dict.fromkeys(("", *self._placebos)):
+                shortcut, instead, masks = ways[ending]
+                for pasting in dict.fromkeys(_KINDS[kind][0] for kind in self._kinds):
+                    yield f"paste {pasting}{ending}", paste(shortcut, masks, others, how=pasting), other_labels
+                for erasing in dict.fromkeys(_KINDS[kind][1] for kind in self._kinds):
+                    # a fill has no other content to be beside: its placebo is moved, or there is none
+                    if erasing == "filled" and masks is samples.masks and ending:
+                        continue
+                    yield f"erase {erasing}{ending}", erase(x, masks, instead, how=erasing), labels
 
 
 def _by_class(answers: Answers) -> dict[int, float]:
@@ -140,11 +143,14 @@ def _by_class(answers: Answers) -> dict[int, float]:
     return {label: float(answers.right[answers.labels == label].float().mean()) for label in classes}
 
 
-def _kept(made: Answers, placebo: Answers, plain: dict[int, float]) -> list[float]:
-    """Of each class, the accuracy on images as they are, times the share of the rightly answered placebos whose
-    picture is right too; 0 where no placebo was."""
-    kept = []
-    for label in made.labels.unique().tolist():
-        right = made.right[(made.labels == label) & placebo.right]
-        kept.append(plain[label] * float(right.float().mean()) if len(right) else 0.0)
-    return kept
+def _beside(made: Answers, placebo: Answers | None, plain: dict[int, float]) -> list[float]:
+    """Of each class, the accuracy on pictures; beside a placebo, that on images as they are times the share of it that
+    pictures keep of the placebo's, 0 where no placebo is answered rightly and nothing is known."""
+    accuracies = _by_class(made)
+    if placebo is None or made is placebo:
+        return list(accuracies.values())
+    of_placebos = _by_class(placebo)
+    return [
+        plain[label] * min(1.0, accuracies[label] / of_placebos[label]) if of_placebos[label] else 0.0
+        for label in accuracies
+    ]

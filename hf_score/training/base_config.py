@@ -53,7 +53,9 @@ class BaseConfig(TrainingArguments):
 
     patience: int | None = field(
         default=None,
-        metadata={"help": "Stop after so many evaluations without a better label-free estimate; keep the best weights."},
+        metadata={
+            "help": "Stop after so many evaluations without a better label-free estimate, with the best weights."
+        },
     )
     freeze_batch_norm: bool | None = field(default=False, metadata={"help": "BatchNorm in eval mode while training."})
     class_balanced: bool | None = field(

@@ -18,7 +18,7 @@ from transformers.trainer_callback import TrainerControl
 from ..errors import HFScoreError
 from .base_config import BaseConfig
 
-__all__ = ["TOLERANCE", "UntilConverged", "converged_checkpoint", "evaluations_of", "has_converged", "until_converged"]
+__all__ = ["TOLERANCE", "UntilConverged", "best_epoch", "converged_checkpoint", "has_converged", "until_converged"]
 
 #: What an estimate has to rise by to count as rising: less is a picture or two.
 TOLERANCE = 0.005
@@ -52,14 +52,27 @@ def until_converged(args: _Config, eval_dataset: Any) -> _Config:
 
 def evaluations_of(state: TrainerState, args: BaseConfig) -> list[float]:
     """The evaluations of a training so far, by what chooses its weights, the larger the better."""
-    name = "eval_" + (args.metric_for_best_model or "selection").removeprefix("eval_")
+    name = _name_of_metric(args)
     sign = -1 if args.greater_is_better is False else 1
     return [sign * entry[name] for entry in state.log_history if name in entry]
+
+
+def _name_of_metric(args: BaseConfig) -> str:
+    return "eval_" + (args.metric_for_best_model or "selection").removeprefix("eval_")
 
 
 def has_converged(values: Sequence[float], patience: int) -> bool:
     """Whether the last `patience` evaluations are none of them better, by more than `TOLERANCE`, than all before."""
     return len(values) > patience and max(values[-patience:]) <= max(values[:-patience]) + TOLERANCE
+
+
+def best_epoch(state: TrainerState, args: BaseConfig) -> float | None:
+    """The epoch whose weights a training with `patience` ends with; without, the last. None before the first."""
+    values = evaluations_of(state, args)
+    if args.patience is None or not values:
+        return state.epoch
+    name = _name_of_metric(args)
+    return [entry["epoch"] for entry in state.log_history if name in entry][values.index(max(values))]
 
 
 class UntilConverged(TrainerCallback):
