@@ -59,14 +59,15 @@ class CheckpointedTrainer(Trainer):
             raise ModelError(f"{path} is missing: resume from a checkpoint that {type(self).__name__} saved.")
         self.load_extra_state(load_file(path, device=str(self.args.device)))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """`Trainer.train`; from a checkpoint whose training had converged (`patience`), its best weights."""
         found = get_last_checkpoint(self.args.output_dir or ".") if resume_from_checkpoint is True else None
         found = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else found
         state = converged_checkpoint(found, self.args) if found else None
         if found is None or state is None:
-            return super().train(resume_from_checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         self.state = state
+        assert self.model is not None
         self._move_model_to_device(self.model, self.args.device)
         if self.has_extra_state:
             self.load_extra_state(load_file(self._extra_state_file(found), device=str(self.args.device)))
