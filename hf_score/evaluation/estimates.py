@@ -18,6 +18,7 @@ from torch import Tensor
 from ..data.blending import PASTING, erase, paste
 from ..data.exchange import OtherClassPartners
 from ..detection import SpuriousSamples
+from ..errors import HFScoreError
 from ..models import eval_mode
 
 __all__ = ["ESTIMATES", "SELECTION", "Answers", "Estimates"]
@@ -53,6 +54,9 @@ class Estimates:
         device: where to compute.
         batch_size: images per forward pass.
         names: which of `ESTIMATES` to compute; all by default.
+
+    Raises:
+        HFScoreError: no samples, or a name that there is not.
     """
 
     def __init__(
@@ -64,6 +68,10 @@ class Estimates:
         batch_size: int = 64,
         names: Sequence[str] = ESTIMATES,
     ) -> None:
+        if not len(samples):
+            raise HFScoreError("there are no samples to estimate by: keep some from training (score_held_out_share).")
+        if unknown := sorted(set(names) - set(ESTIMATES)):
+            raise HFScoreError(f"there is no estimate {unknown[0]!r}: use {', '.join(ESTIMATES)}.")
         self._samples, self._partners = samples, partners
         # masks of most of the image leave no other place: what is around an object, moved, would cover the object
         has_places = bool(samples.masks.float().mean() < 0.5)
@@ -115,11 +123,11 @@ class Estimates:
             x, labels = samples.pixel_values, samples.labels
             drawn = self._partners.draw(labels.tolist(), part.tolist())
             others, other_labels = (tensor.to(self._device) for tensor in drawn)
-            own, own_of_others = (
-                self._partners.draw_of(classes.tolist(), part.tolist())[0].to(self._device)
+            (own, own_labels), (own_of_others, _) = (
+                [tensor.to(self._device) for tensor in self._partners.draw_of(classes.tolist(), part.tolist())]
                 for classes in (labels, other_labels)
             )
-            yield "plain", torch.cat([others, own_of_others, own]), torch.cat([other_labels, other_labels, labels])
+            yield "plain", torch.cat([others, own_of_others, own]), torch.cat([other_labels, other_labels, own_labels])
             # whose content goes into the others and into the samples, and where
             ways = {"": (x, others, samples.masks), "_own": (own_of_others, own, samples.masks)}
             if self._elsewhere is not None:
@@ -151,6 +159,6 @@ def _beside(made: Answers, placebo: Answers | None, plain: dict[int, float]) -> 
         return list(accuracies.values())
     of_placebos = _by_class(placebo)
     return [
-        plain[label] * min(1.0, accuracies[label] / of_placebos[label]) if of_placebos[label] else 0.0
+        plain.get(label, 1.0) * min(1.0, accuracies[label] / of_placebos[label]) if of_placebos[label] else 0.0
         for label in accuracies
     ]

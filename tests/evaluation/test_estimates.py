@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 from tiny import square_images, square_samples
 from torch import nn
@@ -9,6 +10,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_score.data import ImageCollator
 from hf_score.data.exchange import OtherClassPartners
+from hf_score.errors import HFScoreError
 from hf_score.evaluation import ESTIMATES, SELECTION, Estimates
 
 OBJECT = (slice(16, 24), slice(16, 24))
@@ -90,6 +92,14 @@ def test_masks_of_most_of_the_image_are_not_moved():
     around = dataclasses.replace(chosen, masks=~chosen.masks)
     found = Estimates(around, partners, device="cpu")(Linear())
     assert found["cut_moved"] == found["cut_own"]
+
+
+def test_what_cannot_be_estimated_is_refused():
+    with pytest.raises(HFScoreError, match="no estimate 'best'"):
+        estimates(names=("best",))
+    partners = OtherClassPartners(data := square_images(8), data.labels.tolist(), ImageCollator(), seed=0)
+    with pytest.raises(HFScoreError, match="no samples"):
+        Estimates(square_samples(4)[:0], partners, device="cpu")
 
 
 def test_the_model_stays_as_it_was():
