@@ -301,6 +301,7 @@ class Job:
             **{name: chosen[name] for name in ("epoch", *_MEASURES, "groups")},
             **self.workspace.explained_test_set.region_effects(model.eval()),
             "history": json.dumps(watch.rows),
+            "epochs_trained": watch.epochs_trained,
             "settings": cell.settings,
             "wall_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak.mib,

@@ -96,10 +96,10 @@ def _run_of(cell: Cell) -> tuple[str, str, str, int]:
 
 
 def best_evaluation(history: Sequence[dict[str, Any]], *, by: Literal["selection", "validation"]) -> dict[str, Any]:
-    """The evaluation of a run that a choice takes; the later one of equals.
+    """The evaluation of a run that a choice takes; the earlier one of equals.
 
     Args:
         history: the run's evaluations in their order.
         by: the label-free estimate, or the worst group of a validation set, which only an oracle has.
     """
-    return max(reversed(history), key=lambda evaluation: evaluation.get(by) or 0.0)
+    return max(history, key=lambda evaluation: evaluation.get(by) or 0.0)

@@ -30,12 +30,17 @@ class Watch(TrainerCallback):
     def __init__(self, measure: Callable[[Any], dict[str, Any]]) -> None:
         self._measure = measure
         self.rows: list[dict[str, Any]] = []
+        #: How many the training took: `chosen` says after which of them its weights were best.
+        self.epochs_trained = 0.0
         self._best: dict[str, Tensor] = {}
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
     ) -> None:
         self.add(model, epoch=float(state.epoch or 0), selection=metrics["eval_selection"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.epochs_trained = float(state.epoch or 0)
 
     def add(self, model: Any, *, epoch: float, selection: float | None) -> None:
         """Measure a model, wrapped or not."""
@@ -56,12 +61,15 @@ class Watch(TrainerCallback):
 
 
 class SomeEpochs(TrainerCallback):
-    """Asks for so many evaluations, evenly over the epochs, the last one included."""
+    """Asks for so many evaluations, evenly over the epochs, the last one included; with `patience` for none, as it has
+    one every epoch."""
 
     def __init__(self, evaluations: int) -> None:
         self.evaluations = evaluations
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.patience is not None:
+            return
         epochs = int(state.num_train_epochs or 1)
         count = min(self.evaluations, epochs)
         wanted = {round(epochs * (n + 1) / count) for n in range(count)}  # none for a count of 0

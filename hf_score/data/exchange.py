@@ -115,7 +115,20 @@ class OtherClassPartners:
             others = [c for c in self._members if c != label]
             members = self._members[others[int(torch.randint(len(others), (1,), generator=generator))]]
             chosen.append(int(members[torch.randint(len(members), (1,), generator=generator)]))
-        batch = self._collate([self._dataset[position] for position in chosen])
+        return self._images(chosen)
+
+    def draw_of(self, labels: Sequence[int], draw_indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """An image of each of the classes `labels`: images (t, 3, H, W) and classes (t,). Of a class that the data set
+        lacks, one of another class."""
+        chosen = []
+        for label, draw_index in zip(labels, draw_indices, strict=True):
+            generator = torch.Generator().manual_seed(self._seed * 1_000_037 + draw_index)
+            members = self._members.get(label, next(iter(self._members.values())))
+            chosen.append(int(members[torch.randint(len(members), (1,), generator=generator)]))
+        return self._images(chosen)
+
+    def _images(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        batch = self._collate([self._dataset[position] for position in positions])
         return batch["pixel_values"], batch["labels"]
 
 

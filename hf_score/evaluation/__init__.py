@@ -5,6 +5,7 @@ One definition of every measure. Group labels are read here.
 
 from .beside_worst_group import auroc_within_attribute, balanced_accuracy, chance_levels
 from .classes import classification_metrics
+from .estimates import ESTIMATES, SELECTION, Estimates
 from .explained_test_set import ExplainedTestSet
 from .insertion import insertion_effects
 from .probabilities import auroc, brier_score, calibration_error
@@ -13,6 +14,9 @@ from .verdict import JudgedRegions, Verdicts, region_figures
 from .worst_group_accuracy.groups import group_metrics
 
 __all__ = [
+    "ESTIMATES",
+    "SELECTION",
+    "Estimates",
     "ExplainedTestSet",
     "JudgedRegions",
     "Verdicts",

@@ -24,6 +24,7 @@ FIGURES = {
     "eval_accuracy": "held-out accuracy",
     "eval_worst_class_accuracy": "worst class",
     "eval_counterfactual_accuracy": "with exchanged regions",
+    "eval_selection": "estimate",
     "eval_reliance": "reliance",
 }
 

@@ -166,9 +166,11 @@ def examples_of(results: Mapping[str, Any]) -> list[int]:
 
 
 def training_cost(trainer: BaseTrainer) -> dict[str, float]:
-    """Seconds of training, and kg of CO₂ equivalents where codecarbon measured them (`--report_to codecarbon`)."""
+    """Seconds and epochs of training, and kg of CO₂ equivalents where codecarbon measured them (`--report_to
+    codecarbon`)."""
     runtimes = [row["train_runtime"] for row in trainer.state.log_history if "train_runtime" in row]
     cost = {"train_seconds": sum(runtimes)} if runtimes else {}
+    cost["epochs_trained"] = round(trainer.state.epoch or 0.0, 4)
     emissions = Path(trainer.args.output_dir or ".") / "emissions.csv"
     if emissions.is_file():
         with emissions.open(encoding="utf-8", newline="") as file:
@@ -178,5 +180,13 @@ def training_cost(trainer: BaseTrainer) -> dict[str, float]:
 
 def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
     """What is known of a training beside its curves."""
-    names = ("train_seconds", "emissions_kg", "score_lambda", "lambda_estimates", "mechanism")
+    names = (
+        "train_seconds",
+        "epochs_trained",
+        "best_epoch",
+        "emissions_kg",
+        "score_lambda",
+        "lambda_estimates",
+        "mechanism",
+    )
     return {name: row[name] for row in history for name in names if name in row}

@@ -39,7 +39,8 @@ from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
 from .checks import check_run
-from .controls import CHANGES, methods_of, random_samples
+from .choice import Choice, chooses, trials_of
+from .controls import methods_of, random_samples
 from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
 from .quiet import in_few_words
 from .results import (
@@ -118,6 +119,7 @@ class SeedRun:
                     num_train_epochs=self.arguments.erm_epochs,
                     max_steps=-1,
                     learning_rate=self.arguments.erm_learning_rate,
+                    patience=None,  # it is to learn the shortcut, and nothing tells when it has
                 )
                 trainer.train(resume_from_checkpoint=self._last_checkpoint("erm"))
                 self._write_history("erm", trainer, training_cost(trainer))
@@ -204,34 +206,22 @@ class SeedRun:
         if not self.folder.has(method):
             samples = self._samples(method)
             self.say(f"Fine-tuning: {METHODS[method].called(self.config.score_form)}.")
-            changes = CHANGES.get(method, {})
-            lambdas = self.arguments.lambdas if "score_lambda" not in changes else None
-            best: tuple[float, SCORETrainer] | None = None
-            outcome: dict[str, Any] = {}
-            estimates: list[tuple[float, float]] = []
-            for value in lambdas or [changes.get("score_lambda", self.config.score_lambda)]:
-                name = f"{method}-{value:g}"
-                fields = {**changes, "score_lambda": value, "freeze_batch_norm": self.config.freeze_batch_norm}
-                fields["class_balanced"] = self.config.class_balanced
-                trainer = self._trainer(self.erm(), folder=self.folder.checkpoints(name), samples=samples, **fields)
-                trainer.train(resume_from_checkpoint=self._last_checkpoint(name))
-                for key, spent in training_cost(trainer).items():
-                    outcome[key] = outcome.get(key, 0.0) + spent
-                estimate = 0.0
-                if lambdas:
-                    estimate = trainer.evaluate()["eval_selection"]
-                    estimates.append((value, estimate))
-                    self.say(f"  λ = {value:g}: label-free estimate {estimate:.3f}")
-                if best is None or estimate > best[0]:
-                    best = (estimate, trainer)
-            assert best is not None
-            if gates := best[1].gates():
-                outcome["mechanism"] = gates
-            if lambdas:
-                outcome |= {"score_lambda": best[1].args.score_lambda, "lambda_estimates": estimates}
-            self._write_history(method, best[1], outcome)
+            trials = trials_of(method, self.arguments, self.config)
+            choice = Choice(measures=chooses(method, self.arguments))
+            for trial in trials:
+                decided = {name: getattr(self.config, name) for name in ("freeze_batch_norm", "class_balanced")}
+                trainer = self._trainer(
+                    self.erm(),
+                    folder=self.folder.checkpoints(trial.name),
+                    samples=samples,
+                    **{**trial.fields, **decided},
+                )
+                trainer.train(resume_from_checkpoint=self._last_checkpoint(trial.name))
+                choice.add(trainer, self.say)
+            assert choice.trainer is not None
+            self._write_history(method, choice.trainer, choice.outcome)
             self._record(method)
-            self.folder.save_model(method, best[1].model, self.workspace.processor)  # type: ignore[arg-type]
+            self.folder.save_model(method, choice.trainer.model, self.workspace.processor)  # type: ignore[arg-type]
             self.folder.remove_checkpoints()
         self.folder.check(method, self.arguments, self.config)  # the decisions may have come since `check_parts`
         return self._load(method)

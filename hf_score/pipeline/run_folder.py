@@ -67,6 +67,7 @@ DECIDES = {
     "model": (
         *("lambdas", "cluster_lambdas", "num_train_epochs", "max_steps", "learning_rate", "freeze_batch_norm"),
         *(
+            "patience",
             "allow_group_oracle",
             "load_best_model_at_end",
             "metric_for_best_model",

@@ -33,6 +33,13 @@ _DESCRIBED = (
 class BaseConfig(TrainingArguments):
     """Configuration of [`BaseTrainer`]: all of `transformers.TrainingArguments`, and the fields below.
 
+    Parameters that control how long to train:
+        patience: stop once so many evaluations, one per epoch unless `eval_strategy` says otherwise, have not raised
+            the label-free `selection` (or `metric_for_best_model`), and end with the weights of the best one; of
+            equals, the first. `num_train_epochs` or `max_steps` is then the most, and what the schedule of the
+            learning rate spans. Checkpoints are saved as often, unless `save_strategy` is `"no"`. Methods without
+            epochs take no notice. Default: train to the end, and keep the weights of the end.
+
     Parameters that control what may be learned from:
         freeze_batch_norm: keep normalisation layers with running statistics in eval mode.
         class_balanced: draw training images (with replacement) so that every class is seen equally often. Class labels
@@ -44,6 +51,12 @@ class BaseConfig(TrainingArguments):
     and `hub_strategy="end"` (what is pushed is a trained model, in one commit).
     """
 
+    patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations without a better label-free estimate, with the best weights."
+        },
+    )
     freeze_batch_norm: bool | None = field(default=False, metadata={"help": "BatchNorm in eval mode while training."})
     class_balanced: bool | None = field(
         default=False, metadata={"help": "Draw training images so that classes are seen equally."}
@@ -67,6 +80,8 @@ class BaseConfig(TrainingArguments):
                 "hub_token would be saved in clear in training_args.bin and pushed: leave it out and set HF_TOKEN "
                 "in the environment, or log in with `hf auth login`."
             )
+        if self.patience is not None and self.patience < 1:
+            raise HFScoreError(f"patience is {self.patience}: give a number of at least 1, or leave it out.")
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
         if metric.startswith(GROUP_METRICS) and not self.allow_group_oracle:
             raise HFScoreError(

@@ -6,6 +6,7 @@ group metrics in evaluation alone, checkpoints that are loaded strictly, and wha
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..data import ImageCollator
 from ..data.identity import check_unique_idx
 from ..data.views import Items
-from ..evaluation import group_metrics
+from ..evaluation import SELECTION, group_metrics
 from ..evaluation.classes import classification_metrics
 from ..files import write_text
 from ..hub_errors import hub_errors
@@ -44,6 +45,7 @@ from .columns import (
     refuse_groups_in_selection,
     refuse_groups_in_training,
 )
+from .convergence import UntilConverged, until_converged
 from .inputs import InputTrainer
 from .kept_outputs import KeptOutputs
 
@@ -63,6 +65,8 @@ class BaseTrainer(InputTrainer):
         eval_dataset: the same, or several by name; or with a `group` column, which adds group metrics to the report.
             One with a `group` column cannot choose the checkpoint.
         group_names: names of the group ids, for the report.
+        estimates: label-free estimates of worst-group accuracy to measure at every evaluation without groups, and to
+            choose by: [`hf_score.evaluation.Estimates`].
         **kwargs: as for `Trainer`; `processing_class` is the image processor.
 
     Raises:
@@ -96,12 +100,14 @@ class BaseTrainer(InputTrainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         group_names: list[str] | None = None,
+        estimates: Callable[[Any], dict[str, float]] | None = None,
         data_collator: Callable | None = None,
         processing_class: Any = None,
         compute_metrics: Callable[[EvalPrediction], dict] | None = classification_metrics,
         **kwargs: Any,
     ) -> None:
         args = self.config_class() if args is None else args
+        args = until_converged(args, eval_dataset) if self.has_epochs else dataclasses.replace(args, patience=None)
         refuse_groups_in_training(train_dataset)
         refuse_groups_in_selection(eval_dataset, args)
         self.check_stream(train_dataset, args)
@@ -121,7 +127,9 @@ class BaseTrainer(InputTrainer):
         )
         if isinstance(self.model, PreTrainedModel):
             self.model.add_model_tags(list(self._tag_names))
-        self.group_names = group_names
+        if self.args.patience is not None:
+            self.add_callback(UntilConverged())
+        self.group_names, self.estimates = group_names, estimates
         self._kept_outputs = KeptOutputs.of(self.model)
         self.results: dict[str, Any] | None = None
         self._num_items_in_batch: Tensor | int | None = None
@@ -217,8 +225,15 @@ class BaseTrainer(InputTrainer):
         return output
 
     def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
-        """What a checkpoint may be chosen by without group labels: `selection`, here the worst class's accuracy."""
-        return {} if worst_class_accuracy is None else {"selection": worst_class_accuracy}
+        """What a checkpoint may be chosen by without group labels.
+
+        `selection` is the worst class's accuracy, or `hf_score.evaluation.SELECTION` of the estimates, whichever is
+        lower; the estimates are there too, by `estimate_` and their names.
+        """
+        estimates = {} if self.estimates is None else self.estimates(self.accelerator.unwrap_model(self.model))
+        least = [value for value in (worst_class_accuracy, estimates.get(SELECTION)) if value is not None]
+        named = {f"estimate_{name}": value for name, value in estimates.items()}
+        return {**({"selection": min(least)} if least else {}), **named}
 
     def gates(self) -> dict[str, float]:
         """Figures that show whether the method did in training what it is named for. Default: none."""

@@ -8,10 +8,13 @@ from typing import Any, ClassVar
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TimmWrapperForImageClassification, Trainer
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from ..errors import ModelError
 from ..files import write_bytes
 from ..models import checkpoint_state
+from .base_config import BaseConfig
+from .convergence import converged_checkpoint
 
 __all__ = ["CheckpointedTrainer"]
 
@@ -20,6 +23,7 @@ class CheckpointedTrainer(Trainer):
     """`Trainer`, whose checkpoints lose nothing: a method's own tensors lie beside the optimizer's, and weights that
     a checkpoint lacks are an error."""
 
+    args: BaseConfig  # type: ignore[assignment]
     #: How results, plans and tables call the method; it names the file of `extra_state` too.
     name: ClassVar[str]
 
@@ -54,6 +58,21 @@ class CheckpointedTrainer(Trainer):
         if not path.is_file():
             raise ModelError(f"{path} is missing: resume from a checkpoint that {type(self).__name__} saved.")
         self.load_extra_state(load_file(path, device=str(self.args.device)))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """`Trainer.train`; from a checkpoint whose training had converged (`patience`), its best weights."""
+        found = get_last_checkpoint(self.args.output_dir or ".") if resume_from_checkpoint is True else None
+        found = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else found
+        state = converged_checkpoint(found, self.args) if found else None
+        if found is None or state is None:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        self.state = state
+        assert self.model is not None
+        self._move_model_to_device(self.model, self.args.device)
+        if self.has_extra_state:
+            self.load_extra_state(load_file(self._extra_state_file(found), device=str(self.args.device)))
+        self._load_best_model()
+        return TrainOutput(state.global_step, 0.0, {})
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save a timm model by timm's names, and leave no pickle beside the weights: `training_args.bin` holds local

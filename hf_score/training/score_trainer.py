@@ -16,6 +16,7 @@ from ..data.exchange import OtherClassPartners, SameClassPartners, beginning_of
 from ..data.views import StreamItems, is_stream
 from ..detection.samples import SpuriousSamples
 from ..errors import DataError, HFScoreError
+from ..evaluation import SELECTION, Estimates
 from ..report.methods import FORMS, form_of
 from .base_trainer import BaseTrainer
 from .columns import class_labels, column_names
@@ -256,17 +257,19 @@ class SCORETrainer(BaseTrainer):
         return super().train(*args, **kwargs)
 
     def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
-        """An estimate of worst-group accuracy without groups, and reliance, where samples were held out.
-
-        `selection` is the worst class's accuracy as it comes, or where the decision has to be made against the
-        region, whichever is lower.
-        """
+        """Add reliance, and where samples were held out the estimate that they give, if no `estimates` were."""
         if self.reliance is None:
             return super().selection_metrics(worst_class_accuracy)
-        metrics = self._measure_reliance(self.reliance)
-        if worst_class_accuracy is not None:
-            metrics["selection"] = min(worst_class_accuracy, metrics["counterfactual_accuracy"])
-        return metrics
+        if self.estimates is None:
+            assert self.held_out_samples is not None
+            self.estimates = Estimates(
+                self.held_out_samples,
+                self._held_out_partners,
+                device=self.args.device,
+                batch_size=self.args.per_device_eval_batch_size,
+                names=(SELECTION,),
+            )
+        return {**super().selection_metrics(worst_class_accuracy), **self._measure_reliance(self.reliance)}
 
     def _measure_reliance(self, reliance: Reliance) -> dict[str, float]:
         return reliance(self.accelerator.unwrap_model(self.model), self._held_out_partners)

@@ -24,7 +24,7 @@ from transformers import (
 from hf_score import HFScoreError, SCOREConfig, SCORETrainer
 from hf_score.data import ImageCollator
 from hf_score.errors import DataError, ModelError
-from hf_score.evaluation import group_metrics
+from hf_score.evaluation import SELECTION, group_metrics
 
 
 def small_resnet(seed: int = 0) -> TimmWrapperForImageClassification:
@@ -108,7 +108,7 @@ def test_margin_difference_starts_near_one_and_training_lowers_it(tmp_path):
     after = trainer.evaluate()
     assert before["eval_reliance"] == 1 and after["eval_reliance"] < 0.3
     assert np.mean(penalties[-5:]) < 0.5 * penalties[0]
-    estimates = after["eval_worst_class_accuracy"], after["eval_counterfactual_accuracy"]
+    estimates = after["eval_worst_class_accuracy"], after[f"eval_estimate_{SELECTION}"]
     assert after["eval_selection"] == min(estimates)
 
 
