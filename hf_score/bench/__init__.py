@@ -16,9 +16,11 @@ import pandas as pd
 
 from ..errors import HFScoreError
 from ..files import write_bytes, write_text
+from .choice import nested_choice
 from .measured import Tests
 from .methods import TRAINERS, find_trainer
 from .plan import Cell, Plan
+from .region_tables import render_verdicts
 from .rows import RowFile, rows_of
 from .runner import run_plan
 from .tables import render_tables
@@ -32,6 +34,7 @@ __all__ = [
     "Plan",
     "RowFile",
     "find_trainer",
+    "nested_choice",
     "rows_of",
     "run_plan",
     "write_studies",
@@ -65,8 +68,10 @@ def write_tables(plan: Plan, store: RowFile, folder: str | Path) -> Path:
     heading = (
         f"# Results of {plan.path.name}\n\nMade by `hf-score bench {plan.path} --tables DIR` from the rows alone.\n"
     )
-    write_text(folder / "tables.md", "\n".join([heading, *pictures, render_tables(plan, rows, tests=tests)]))
-    write_text(folder / "tables.tex", render_tables(plan, rows, tests=tests, form="latex"))
+    pages = (render_tables(plan, rows, tests=tests), render_verdicts(plan, rows))
+    write_text(folder / "tables.md", "\n".join([heading, *pictures, *(page for page in pages if page)]))
+    pages = (render_tables(plan, rows, tests=tests, form="latex"), render_verdicts(plan, rows, form="latex"))
+    write_text(folder / "tables.tex", "\n".join(page for page in pages if page))
     return folder
 
 

@@ -18,46 +18,30 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import PreTrainedModel, PrinterCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 
-from ..baselines import BaselineTrainer, Supervision
+from ..baselines import SUPERVISION_KINDS, BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
 from ..data import PixelDataset, load_data, preprocess
-from ..detection import (
-    Candidates,
-    ScanHit,
-    SpuriousSamples,
-    decide_at_random,
-    decide_by_oracle,
-    explain_hits,
-    find_candidates,
-)
+from ..detection import SpuriousSamples
 from ..errors import HFScoreError
 from ..evaluation import group_metrics
 from ..files import write_bytes
 from ..models import eval_mode, load_checkpoint
 from ..pipeline import Workspace
-from ..pipeline.controls import random_hits
-from ..provenance import git_commit, hardware, versions
+from ..provenance import git_commit, hardware, to_jsonable, versions
 from ..training import BaseConfig, BaseTrainer
 from ..training.supervision import in_words
+from .configuration import make_config
+from .gates import judged_gates
+from .judging import Judge
 from .plan import Cell, Plan, expand
-from .watch import AfterFirstEpoch, PeakMemory, SomeEpochs, Watch, save_model
+from .samples import ChosenSamples, told
+from .watch import AfterFirstEpoch, ImagePasses, PeakMemory, SomeEpochs, Watch, save_model
 
-__all__ = ["GroupedPixels", "Job"]
+__all__ = ["GroupedPixels", "Job", "fingerprint_of"]
 
-#: How a plan's `samples` may ask for the spurious-positive samples, with the defaults.
-SAMPLES: dict[str, Any] = {
-    "choose": "oracle",  # oracle | random (images of the same classes) | random_any (of all classes)
-    "masks": "found",  # found | moved (control) | true (the known region)
-    "num_keep": 40,
-    "mask_area": 0.2,
-    "mask_share": 0.95,
-    "object_share": None,  # of the pretrained model's relevance: masks are everything except the object that it sees
-    "threshold": 0.15,
-    "wrong_share": 0.0,  # of the samples, replaced by random images of their class
-}
-#: What `group_metrics` says that a row keeps.
+#: What `group_metrics` says that a row keeps; of a test set without groups, `accuracy` alone.
 _MEASURES = ("worst_group_accuracy", "accuracy", "mean_group_accuracy", "weighted_accuracy")
 
 
@@ -94,7 +78,7 @@ class CachedWorkspace(Workspace):
         tensors = load_file(file)
         view = PixelDataset(tensors["pixel_values"], tensors["labels"], tensors["idx"])
         images = view.pixel_values.to(self.device)
-        if split in ("train", "held_out"):
+        if split in ("train", "held_out") or "group" not in rows.column_names:
             return dataclasses.replace(view, pixel_values=images)
         return GroupedPixels(images, view.labels, view.idx, torch.as_tensor(rows["group"][:]))
 
@@ -110,11 +94,11 @@ class Job:
 
     def __init__(self, plan: Plan, dataset: str, model_name: str, seed: int, cache: str | Path) -> None:
         self.plan, self.seed, self.cache = plan, seed, Path(cache)
-        self.spec, self.model_spec = plan.datasets[dataset], plan.models[model_name]
+        self.spec, self.model_spec, self.model_name = plan.datasets[dataset], plan.models[model_name], model_name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._made_by = {"hardware": hardware(), "versions": json.dumps(versions()), "git_commit": git_commit()}
-        data_options, model_options = expand(self.spec["load"]), expand(self.model_spec["load"])
-        data = load_data(data_options.pop("dataset"), **data_options, with_train_groups=True)
+        model_options = expand(self.model_spec["load"])
+        data = _loaded(self.spec)
         # The harness alone may see them; a method gets them through `supervision`, if it declares them.
         self._train_groups, self.data = data.train_groups, dataclasses.replace(data, train_groups=None)
         self.workspace = CachedWorkspace(
@@ -136,9 +120,22 @@ class Job:
         return self.workspace.view("train")
 
     @property
-    def test(self) -> GroupedPixels:
-        """The test images with their groups."""
+    def test(self) -> PixelDataset:
+        """The test images: a `GroupedPixels` where their groups are known."""
         return self.workspace.view("test")
+
+    @cached_property
+    def test_set(self) -> dict[str, Any]:
+        """What a row's logits are of, by its digest `test`; `groups` is None without groups."""
+        labels, sources = self.test.labels.tolist(), self.data.test_sources
+        about = {
+            "labels": labels,
+            "groups": self.test.group.tolist() if isinstance(self.test, GroupedPixels) else None,
+            "sources": sources or [str(position) for position in range(len(labels))],
+            "class_names": list(self.data.class_names),
+            "fingerprint": self.data.fingerprint,
+        }
+        return {"test": _digest(json.dumps(about, sort_keys=True)), **about}
 
     @property
     def validation(self) -> GroupedPixels | None:
@@ -180,30 +177,25 @@ class Job:
         save_model(model, self.folder / "erm")
 
     def _config(self, kind: type[BaseConfig], fields: dict[str, Any]) -> Any:
-        base = {
-            "output_dir": str(self.folder / "scratch"),
-            "seed": self.seed,
-            "save_strategy": "no",
-            "logging_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
-            "per_device_train_batch_size": 32,
-            "per_device_eval_batch_size": 128,
-            "use_cpu": self.device == "cpu",
-        }
-        try:
-            return kind(**{**base, **fields})
-        except TypeError as error:
-            raise HFScoreError(
-                f"{self.plan.path}: {kind.__name__} cannot be made ({error}): correct the plan."
-            ) from error
+        place = {"output_dir": str(self.folder / "scratch"), "seed": self.seed, "use_cpu": self.device == "cpu"}
+        return make_config(kind, fields, **place)
 
     # ---- Supervision ----
 
     def supervision(self, cell: Cell) -> Supervision:
-        """What the cell's method declares, and nothing else."""
+        """What the cell's method declares, and nothing else.
+
+        Raises:
+            HFScoreError: the data do not have it.
+        """
         kinds = cell.trainer_class.supervision_kinds
+        has = {"regions": self.data.has_regions, "validation": self.validation, "train_groups": self._train_groups}
+        for kind in kinds:
+            if not has.get(kind, True):
+                raise HFScoreError(
+                    f"{self.plan.path}: {cell.title} needs {SUPERVISION_KINDS[kind]}, and '{self.data.name}' has "
+                    "none: leave the method out there (`datasets` of its entry), or add them to the data."
+                )
         return Supervision(
             samples=self.samples(cell.samples) if "samples" in kinds else None,
             regions=self._region if "regions" in kinds else None,
@@ -215,77 +207,50 @@ class Job:
         region = self.workspace.regions("train", [idx])[0]
         return None if region is None else region > 0.5
 
-    def candidates(self, *, mask_share: float, mask_area: float, object_share: float | None = None) -> Candidates:
-        """The ERM model's candidates."""
-        masks = {"mask_share": mask_share, "mask_area": mask_area, "object_share": object_share}
-        of_object = "" if object_share is None else f"-{object_share:g}"
-        folder = self.folder / f"candidates-{mask_share:g}-{mask_area:g}{of_object}"
-        if not (folder / "candidates.json").is_file():
-            found = find_candidates(self.start("erm"), self.train, **self._explaining(**masks))
-            found.save(folder)
-        return Candidates.load(folder)
-
-    def _explaining(self, **masks: Any) -> dict[str, Any]:
-        return {**self.workspace.explaining(layer="last", **masks), "batch_size": 50}
-
     def samples(self, fields: dict[str, Any]) -> SpuriousSamples:
-        """The spurious-positive samples that an oracle keeps, or what a control puts in their place."""
-        unknown = fields.keys() - SAMPLES.keys()
-        if unknown:
-            raise HFScoreError(f"{self.plan.path}: samples have no field {min(unknown)!r}: use {sorted(SAMPLES)}.")
-        how = {**SAMPLES, **fields}
-        if not self.data.has_regions:
-            raise HFScoreError(
-                f"{self.plan.path}: an oracle decides in a benchmark, and '{self.data.name}' has no regions: add "
-                "masks to its `load`."
-            )
-        masks = {name: how[name] for name in ("mask_share", "mask_area", "object_share")}
-        candidates = self.candidates(**masks)
-        regions = self.workspace.regions("train", candidates.idx)
-        selection = decide_by_oracle(candidates, regions, num_keep=how["num_keep"], threshold=how["threshold"])
-        samples = candidates.samples(selection, self.train)
-        if how["choose"] != "oracle" or how["wrong_share"]:
-            samples = self._with_random(samples, how, masks)
-        if how["masks"] == "moved":
-            samples = samples.move_masks(seed=self.seed)
-        elif how["masks"] == "true":
-            nothing = np.zeros(samples.masks.shape[1:])
-            known = [nothing if r is None else r for r in self.workspace.regions("train", samples.idx)]
-            samples = dataclasses.replace(samples, masks=torch.as_tensor(np.stack(known)) > 0.5)
-        return samples
+        """The spurious-positive samples that a plan asks for."""
+        if fields.get("selection") is not None:
+            fields = {**fields, "selection": self.plan.relative(fields["selection"])}
+        return self.chosen(fields)
 
-    def _with_random(self, samples: SpuriousSamples, how: dict[str, Any], masks: dict[str, Any]) -> SpuriousSamples:
-        """Random images in place of all samples (control), or of some of each class (a worse person)."""
-        generator = np.random.default_rng(self.seed)
-        labels, ids = self.train.labels.cpu().numpy(), self.train.idx.numpy()
-        share = 1.0 if how["choose"] != "oracle" else how["wrong_share"]
-        keep: list[int] = []
-        hits: list[ScanHit] = []
-        for label in samples.labels.unique().tolist():
-            rows = generator.permutation(np.flatnonzero(samples.labels.numpy() == label))
-            count = round(share * len(rows))
-            keep += rows[count:].tolist()
-            any_class = how["choose"] == "random_any"
-            hits += random_hits(labels, ids, label=label, count=count, generator=generator, any_class=any_class)
-        if not hits:  # a tenth of fewer than five samples
-            return samples
-        drawn = explain_hits(self.start("erm"), self.train, hits, **self._explaining(**masks))
-        return samples[keep].joined(drawn.samples(decide_at_random(drawn), self.train))
+    @cached_property
+    def chosen(self) -> ChosenSamples:
+        """Whoever decides on the ERM model's candidates."""
+        return ChosenSamples(self.workspace, folder=self.folder, start=lambda: self.start("erm"), seed=self.seed)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """What judges every method's models without groups."""
+        return Judge(
+            self.workspace,
+            {**self.spec.get("samples", {}), **self.spec.get("by_model", {}).get(self.model_name, {})},
+            choose=self.samples,
+            start=self.start("erm"),
+            logits=lambda model: self._logits(model, self.test),
+            seed=self.seed,
+        )
 
     # ---- One method ----
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run one cell and return its row."""
+        judge = self.judge  # first: what the job's cells share is no cell's time, and no draw of it
         began = time.monotonic()
         with PeakMemory(self.device) as peak:
-            watch = Watch(self._measure)
+            watch, passes = Watch(self._measure), ImagePasses()
+            gates: dict[str, float] = {}
             if cell.trainer_class.name == "erm":
                 model = self.start("erm")
-                watch.add(model, epoch=float(self.model_spec["erm"].get("num_train_epochs", 0)), selection=None)
+                epochs = float(self._config(ERMTrainer.config_class, self.model_spec["erm"]).num_train_epochs)
+                passes.count = round(epochs * len(self.train))
+                watch.add(model, epoch=epochs, selection=None)
             else:
-                model = self._fit(cell, watch)
-        chosen = watch.chosen
-        row = {
+                model, gates = self._fit(cell, watch, passes)
+        chosen, kinds = watch.chosen, cell.trainer_class.supervision_kinds
+        assert watch.logits is not None
+        verdict = judge.verdict(model.eval(), watch.logits)
+        gates_as_json, inactive = judged_gates(gates)
+        return {
             "key": cell.key,
             "dataset": cell.dataset,
             "model": cell.model,
@@ -293,33 +258,78 @@ class Job:
             "name": cell.name,
             "title": cell.title,
             "method": cell.trainer_class.name,
-            "supervision": in_words(cell.trainer_class.supervision_kinds).replace("decisions", "oracle decisions"),
-            "kinds": ",".join(cell.trainer_class.supervision_kinds),
+            "method_version": cell.trainer_class.version,
+            "supervision": in_words(kinds).replace("decisions", told(cell.samples) if "samples" in kinds else ""),
+            "kinds": ",".join(kinds),
             "ablation": cell.ablation,
             "image_size": int(self.train.pixel_values.shape[-1]),
             "selection": chosen["selection"],
             **{name: chosen[name] for name in ("epoch", *_MEASURES, "groups")},
-            **self.workspace.explained_test_set.region_effects(model.eval()),
+            **self.workspace.explained_test_set.region_effects(model),
+            "verdict": json.dumps(to_jsonable(verdict)),
+            "gates": gates_as_json,
+            "inactive": inactive,
             "history": json.dumps(watch.rows),
             "epochs_trained": watch.epochs_trained,
             "settings": cell.settings,
+            "config": json.dumps(json.loads(cell.settings)["config"], sort_keys=True),
+            "fingerprint": self.data.fingerprint,
+            "test": self.test_set["test"],
+            "logits": watch.logits.astype(np.float16).tobytes(),
+            "image_passes": passes.count,
             "wall_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak.mib,
             **self._made_by,
         }
-        return row
 
-    def _fit(self, cell: Cell, watch: Watch) -> PreTrainedModel:
+    def _fit(self, cell: Cell, watch: Watch, passes: ImagePasses) -> tuple[PreTrainedModel, dict[str, float]]:
+        """The trained model, and the gates of its trainer."""
+        fields = dict(cell.config)
+        if cell.image_passes is not None and cell.trainer_class.has_epochs:
+            fields["num_train_epochs"] = self._epochs_within(cell, cell.image_passes)
+        evaluations = self.plan.evaluations if cell.trainer_class.has_epochs else 0
+        trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
+        gates = trainer.gates() if hasattr(trainer, "gates") else {}
+        if not watch.rows:  # a method that has a model at its end alone
+            trainer.evaluate()
+        model: Any = trainer.model
+        watch.restore(model)
+        return model, gates
+
+    def _epochs_within(self, cell: Cell, image_passes: int) -> int:
+        """As many of the cell's epochs as a budget allows, found out in three steps of training."""
+        passes = ImagePasses()
+        trainer = self._train(cell, {**cell.config, "max_steps": 3}, [SomeEpochs(0)], passes)
+        first, *_, last = passes.after_step
+        per_step = (last - first) / (len(passes.after_step) - 1)
+        batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
+        drawn = min(len(trainer.get_train_dataloader()) * trainer.args.train_batch_size, len(self.train))
+        per_epoch = per_step / batch * drawn
+        fit = int((image_passes - (first - per_step)) / per_epoch)
+        asked = int(self._config(cell.trainer_class.config_class, cell.config).num_train_epochs)
+        if fit < 1:
+            raise HFScoreError(
+                f"{self.plan.path}: {image_passes} image passes are less than one epoch of {cell.title}, which takes "
+                f"{per_epoch:.0f}: give more."
+            )
+        return min(asked, fit)
+
+    def _train(
+        self, cell: Cell, fields: dict[str, Any], callbacks: list[TrainerCallback], passes: ImagePasses
+    ) -> BaseTrainer:
+        """The cell's trainer, after training with these fields of its configuration."""
         trainer_class = cell.trainer_class
-        config = self._config(trainer_class.config_class, cell.config)  # first: `tf32` holds for the process from here
+        config = self._config(trainer_class.config_class, fields)  # first: `tf32` holds for the process from here
         supervision = self.supervision(cell)
         model = self.start(trainer_class.initial_model)
+        models = [model]
         extra: dict[str, Any] = {}
         if issubclass(trainer_class, BaselineTrainer):
-            second = trainer_class.second_model
-            extra |= {"supervision": supervision, "reference_model": self.start(second) if second else None}
+            second = self.start(trainer_class.second_model) if trainer_class.second_model else None
+            models += [second] if second is not None else []
+            extra = {"supervision": supervision, "reference_model": second}
         else:
-            extra["spurious_samples"] = supervision.samples
+            extra = {"spurious_samples": supervision.samples}
         set_seed(self.seed)
         trainer: BaseTrainer = trainer_class(
             model,
@@ -327,37 +337,65 @@ class Job:
             train_dataset=self.train,
             eval_dataset=self.workspace.view("held_out"),
             processing_class=self.workspace.processor,
-            callbacks=[watch, SomeEpochs(self.plan.evaluations if trainer_class.has_epochs else 0)],
+            callbacks=[*callbacks, passes],
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
+        handles = [passes.watch(some) for some in models]
         trainer.train()
-        if not watch.rows:  # a method that has a model at its end alone
-            trainer.evaluate()
-        watch.restore(model)
-        return model
+        for handle in handles:
+            handle.remove()
+        return trainer
 
     # ---- Group labels from here on ----
 
     def _measure(self, model: Any) -> dict[str, Any]:
-        """Figures on the test set, and the worst group of the validation set, which only an oracle has."""
-        row = self.measure(model, self.test)
+        """Figures on the test set, the label-free estimates, and the worst group of the validation set, which only an
+        oracle has."""
+        logits = self._logits(model, self.test)
+        row = {**self._figures(logits, self.test), "estimates": self.judge.estimates(model), "logits": logits}
         if self.validation is not None:
             row["validation"] = self.measure(model, self.validation)["worst_group_accuracy"]
         return row
 
-    def measure(self, model: Any, dataset: GroupedPixels) -> dict[str, Any]:
-        """Group metrics of a model, in eval mode."""
+    def measure(self, model: Any, dataset: PixelDataset) -> dict[str, Any]:
+        """Group metrics of a model, in eval mode; of images without groups, its accuracy."""
+        return self._figures(self._logits(model, dataset), dataset)
+
+    def _logits(self, model: Any, dataset: PixelDataset) -> np.ndarray:
         with eval_mode(model), torch.no_grad():
-            logits = torch.cat([model(pixel_values=x).logits.float().cpu() for x in dataset.pixel_values.split(128)])
+            parts = [model(pixel_values=x).logits.float().cpu() for x in dataset.pixel_values.split(128)]
+        return torch.cat(parts).numpy()
+
+    def _figures(self, logits: np.ndarray, dataset: PixelDataset) -> dict[str, Any]:
+        predicted, labels = logits.argmax(-1), dataset.labels.numpy()
+        if not isinstance(dataset, GroupedPixels):
+            nothing = dict.fromkeys(_MEASURES)
+            return {**nothing, "accuracy": float((predicted == labels).mean()), "groups": []}
         metrics = group_metrics(
-            logits.argmax(-1).numpy(),
-            dataset.labels.numpy(),
+            predicted,
+            labels,
             dataset.group.numpy(),
             group_names=self.data.group_names,
             train_group_counts=self.data.train_group_counts,
         )
         return {**{name: metrics[name] for name in _MEASURES}, "groups": list(metrics["group_accuracy"].values())}
+
+
+def fingerprint_of(spec: dict[str, Any]) -> str:
+    """What the images and labels of a plan's data set are now.
+
+    Args:
+        spec: its entry in `Plan.datasets`.
+    """
+    return _loaded(spec).fingerprint
+
+
+def _loaded(spec: dict[str, Any]) -> Any:
+    options = expand(spec["load"])
+    return load_data(
+        options.pop("dataset"), **options, with_train_groups="if known", source_column=spec.get("source_column")
+    )
 
 
 def _digest(text: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +17,24 @@ import yaml
 from ..errors import HFScoreError, first_line
 from ..renamed import OPTIONS, PLAN, with_new_names
 from ..training.base_trainer import BaseTrainer
+from .configuration import resolved
 from .contrasts import Contrast, contrasts_of
-from .methods import find_trainer
+from .methods import TRAINERS, find_trainer, trainers_of_module
+from .samples import CHOOSERS, SAMPLES
 
 __all__ = ["Cell", "Plan", "key_of"]
 
-_SECTIONS = {"seeds", "datasets", "models", "methods", "contrasts", "evaluations", "about"}
-_DATASET_FIELDS = {"load", "samples", "by_model", "title", "seeds"}
-_MODEL_FIELDS = {"load", "erm", "finetune", "datasets", "title", "channels_last"}
+_SECTIONS = {"seeds", "datasets", "models", "methods", "contrasts", "evaluations", "about", "draws", "modules"}
+_DATASET_FIELDS = {"load", "samples", "by_model", "title", "seeds", "source_column"}
+_MODEL_FIELDS = {"load", "erm", "finetune", "datasets", "title", "channels_last", "image_passes"}
 _METHOD_FIELDS = {
     "method",
     "name",
     "title",
     "config",
     "grid",
+    "draws",
+    "image_passes",
     "samples",
     "by_model",
     "by_dataset",
@@ -58,13 +63,23 @@ class Cell:
     """What is varied (`"λ"`, `"control"`), None for a row of the main table."""
     grid_point: dict[str, Any]
     """Of a grid."""
+    image_passes: int | None
+    """The most images that its training may send forward: as many whole epochs as fit."""
     settings: str
-    """Everything that decides the outcome, as JSON: what a row is recognised by."""
+    """Everything that decides the outcome, as JSON: what a row is recognised by. Defaults are in it, and the version
+    of the method; what the data are, the row says beside it."""
+    older_settings: str
+    """The same as rows of older code have it: what the plan says, without defaults."""
 
     @property
     def key(self) -> str:
         """Short hash of what decides the outcome."""
         return key_of(self.settings)
+
+    @property
+    def older_key(self) -> str:
+        """The key that a row of older code has."""
+        return key_of(self.older_settings)
 
 
 class Plan:
@@ -99,6 +114,9 @@ class Plan:
         self.models: dict[str, dict[str, Any]] = content["models"]
         self.methods: list[dict[str, Any]] = content["methods"]
         self.evaluations: int = content.get("evaluations", 2)
+        self.draws: int | None = content.get("draws")
+        self.modules: list[str] = content.get("modules") or []
+        self._load_modules()
         self.about: str = content.get("about", "")
         for name, fields in self.datasets.items():
             self._check(fields, _DATASET_FIELDS, f"data set {name}")
@@ -118,6 +136,20 @@ class Plan:
             models=self.models,
         )
 
+    def _load_modules(self) -> None:
+        """The methods that can be named: those of the package, and those of the plan's own modules."""
+        self.trainers = dict(TRAINERS)
+        for name in self.modules:
+            self.trainers |= trainers_of_module(self.path.parent / name, known=self.trainers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "trainers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Another process imports the plan's modules again, before it takes methods of theirs."""
+        self.__dict__.update(state)
+        self._load_modules()
+
     def _check(self, fields: Mapping[str, Any], known: set[str], where: str) -> None:
         unknown = sorted(set(fields) - known)
         if unknown:
@@ -136,7 +168,7 @@ class Plan:
         """
         cells = []
         for fields in self.methods:
-            trainer_class = find_trainer(fields["method"])
+            trainer_class = find_trainer(fields["method"], self.trainers)
             for dataset, model_name in itertools.product(self.datasets, self.models):
                 of_model = self.models[model_name].get("datasets", self.datasets)
                 if dataset not in fields.get("datasets", self.datasets) or dataset not in of_model:
@@ -145,7 +177,8 @@ class Plan:
                     continue
                 for seed in fields.get("seeds", self.datasets[dataset].get("seeds", self.seeds)):
                     cells += [
-                        self._cell(fields, trainer_class, dataset, model_name, seed, point) for point in _grid(fields)
+                        self._cell(fields, trainer_class, dataset, model_name, seed, point)
+                        for point in _grid(fields, self.draws)
                     ]
         only = only or {}
         words = {"name": "method", "dataset": "data set"}
@@ -194,7 +227,7 @@ class Plan:
         config, samples = ({k: v for k, v in fields.items() if v is not None} for fields in (config, samples))
         if "samples" not in trainer_class.supervision_kinds:
             samples = {}
-        decides = {
+        older = {
             "method": trainer_class.name,
             "load": [data["load"], model["load"]],
             "erm": model["erm"],
@@ -204,6 +237,8 @@ class Plan:
             "evaluations": self.evaluations,
             "channels_last": model.get("channels_last", False),
         }
+        image_passes = fields.get("image_passes", model.get("image_passes")) if trainer_class.name != "erm" else None
+        budget = {} if image_passes is None else {"image_passes": image_passes}
         return Cell(
             dataset=dataset,
             model=model_name,
@@ -216,8 +251,46 @@ class Plan:
             round=fields.get("round", 1),
             ablation=fields.get("ablation"),
             grid_point=point,
-            settings=json.dumps(decides, sort_keys=True),
+            image_passes=image_passes,
+            settings=json.dumps(
+                older | self._resolved(trainer_class, model, config, samples) | budget, sort_keys=True
+            ),
+            older_settings=json.dumps(older, sort_keys=True),
         )
+
+    def _resolved(
+        self, trainer_class: type[BaseTrainer], model: dict[str, Any], config: dict[str, Any], samples: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What decides a run beside what the plan says: defaults, versions, and the content of a file."""
+        start = self.trainers["erm"]
+        erm = resolved(start.config_class, {**model["erm"], "class_balanced": True})
+        own = erm if trainer_class is start else resolved(trainer_class.config_class, config)
+        return {
+            "erm": {**erm, "version": start.version},
+            "config": own,
+            "samples": self._resolved_samples(samples) if "samples" in trainer_class.supervision_kinds else {},
+            "version": trainer_class.version,
+        }
+
+    def _resolved_samples(self, samples: dict[str, Any]) -> dict[str, Any]:
+        if unknown := samples.keys() - SAMPLES.keys():
+            raise HFScoreError(f"{self.path}: samples have no field {min(unknown)!r}: use {sorted(SAMPLES)}.")
+        how = {**SAMPLES, **samples}
+        if how["choose"] not in CHOOSERS:
+            raise HFScoreError(f"{self.path}: nobody chooses samples by {how['choose']!r}: use one of {[*CHOOSERS]}.")
+        if (how["choose"] == "file") != (how["selection"] is not None):
+            raise HFScoreError(f"{self.path}: `choose: file` and `selection: PATH` go together: give both or none.")
+        if how["selection"] is not None:
+            path = self.relative(how["selection"])
+            try:
+                how["selection"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            except OSError as error:
+                raise HFScoreError(f"cannot read the selection file {path} ({first_line(error)}).") from error
+        return how
+
+    def relative(self, path: str) -> Path:
+        """A path of the plan, which is relative to its folder; `$NAME` is the environment's."""
+        return self.path.parent / os.path.expandvars(path)
 
 
 def expand(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,10 +303,13 @@ def key_of(settings: str) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
-def _grid(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The points of a method's grid."""
-    grid = fields.get("grid", {})
+def _grid(fields: Mapping[str, Any], draws: int | None) -> list[dict[str, Any]]:
+    """The points of a method's grid, or so many of them, drawn at random: the same in every plan, place and seed."""
+    grid, draws = fields.get("grid", {}), fields.get("draws", draws)
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if draws is not None and draws < len(points):
+        chosen = random.Random(fields.get("name", fields["method"])).sample(range(len(points)), draws)
+        points = [points[number] for number in sorted(chosen)]
     return [with_new_names(point, OPTIONS, where="the plan's grid") for point in points]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import queue
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import HFScoreError
-from .job import Job
+from .job import Job, fingerprint_of
 from .plan import Cell, Plan
 from .rows import RowFile
 
@@ -49,12 +50,13 @@ def run_plan(
     if workers < 1:
         raise HFScoreError(f"{workers} workers run nothing: give at least 1.")
     store = RowFile(rows)
-    keys = store.keys
-    missing = list({cell.key: cell for cell in plan.cells(only) if cell.key not in keys}.values())
+    cells = {cell.key: cell for cell in plan.cells(only)}
+    keys = _keys_of_these_data(plan, store, cells)
+    missing = [cell for key, cell in cells.items() if key not in keys]
     total, done, failed = len(missing), 0, []
     print(f"{len(store.rows)} rows in {store.path}, {total} runs to do", flush=True)
     began = time.monotonic()
-    for cell, row, problem in _outcomes(plan, missing, Path(cache), workers):
+    for cell, row, test, problem in _outcomes(plan, missing, Path(cache), workers):
         done += 1
         point = "".join(f", {name} {value}" for name, value in cell.grid_point.items() if value is not None)
         where = f"[{done}/{total}] {cell.dataset}, {cell.model}, seed {cell.seed}, {cell.title}{point}"
@@ -62,10 +64,10 @@ def run_plan(
             failed.append(where)
             print(f"{where}: FAILED\n{problem}", flush=True)
             continue
-        store.add(row)
+        store.add(row, test)
         left = (time.monotonic() - began) / done * (total - done)
         print(
-            f"{where}: worst group {100 * row['worst_group_accuracy']:.1f} %, average {100 * row['accuracy']:.1f} %, "
+            f"{where}: {_in_words(row)}, average {100 * row['accuracy']:.1f} %, "
             f"{row['wall_seconds']:.0f} s; {left / 60:.0f} min left",
             flush=True,
         )
@@ -74,7 +76,28 @@ def run_plan(
     return store
 
 
-_Outcome = tuple[Cell, dict[str, Any] | None, str]
+def _in_words(row: Mapping[str, Any]) -> str:
+    """The worst group, or what is known without groups; or that the method did nothing."""
+    if row["inactive"]:
+        return f"inactive ({row['inactive']})"
+    if row["worst_group_accuracy"] is None:
+        return f"reliance {json.loads(row['verdict'])['outcome']}"
+    return f"worst group {100 * row['worst_group_accuracy']:.1f} %"
+
+
+def _keys_of_these_data(plan: Plan, store: RowFile, cells: Mapping[str, Cell]) -> set[str]:
+    """The keys of rows whose data set is still what it was: a plan says where data are, a row which they were."""
+    there = [cells[key] for key in cells if key in store.keys]
+    now = {name: fingerprint_of(plan.datasets[name]) for name in dict.fromkeys(cell.dataset for cell in there)}
+    was = dict(zip(store.rows["key"], store.rows["fingerprint"], strict=True)) if there else {}
+    same = {cell.key for cell in there if was[cell.key] == now[cell.dataset]}
+    if len(same) < len(there):
+        print(f"{len(there) - len(same)} rows are of data that have changed: they are run again", flush=True)
+    return same
+
+
+#: The cell, its row, the test set of the row; or why there is none.
+_Outcome = tuple[Cell, dict[str, Any] | None, dict[str, Any] | None, str]
 
 
 def _outcomes(plan: Plan, cells: list[Cell], cache: Path, workers: int) -> Iterator[_Outcome]:
@@ -136,6 +159,8 @@ def _work(plan: Plan, cells: list[Cell], cache: Path) -> Iterator[_Outcome]:
     for cell in cells:
         try:
             job = job or Job(plan, cell.dataset, cell.model, cell.seed, cache)
-            yield cell, job.run(cell), ""
+            yield cell, job.run(cell), job.test_set, ""
+        except HFScoreError as error:
+            yield cell, None, None, str(error)
         except Exception:  # one method's failure must not stop the night's runs
-            yield cell, None, traceback.format_exc()
+            yield cell, None, None, traceback.format_exc()

@@ -9,22 +9,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..files import atomic_folder
 from .rows import best_evaluation
 
-__all__ = ["AfterFirstEpoch", "PeakMemory", "SomeEpochs", "Watch", "save_model"]
+__all__ = ["AfterFirstEpoch", "ImagePasses", "PeakMemory", "SomeEpochs", "Watch", "save_model"]
 
 
 class Watch(TrainerCallback):
     """Measures the model at every evaluation, and keeps the weights that a label-free choice takes.
 
     Args:
-        measure: model → its figures, by group too.
+        measure: model → its figures, by group too, and `logits` (N, K) of the test images.
     """
 
     def __init__(self, measure: Callable[[Any], dict[str, Any]]) -> None:
@@ -32,6 +33,8 @@ class Watch(TrainerCallback):
         self.rows: list[dict[str, Any]] = []
         #: How many the training took: `chosen` says after which of them its weights were best.
         self.epochs_trained = 0.0
+        #: (N, K): those of `chosen`.
+        self.logits: np.ndarray | None = None
         self._best: dict[str, Tensor] = {}
 
     def on_evaluate(
@@ -46,8 +49,10 @@ class Watch(TrainerCallback):
         """Measure a model, wrapped or not."""
         model = getattr(model, "module", model)
         row: dict[str, Any] = {"epoch": epoch, "selection": selection, **self._measure(model)}
+        logits = row.pop("logits", None)
         self.rows.append(row)
         if self.chosen is row:
+            self.logits = logits
             self._best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
 
     @property
@@ -58,6 +63,38 @@ class Watch(TrainerCallback):
     def restore(self, model: PreTrainedModel) -> None:
         """Give the model the weights of `chosen`."""
         model.load_state_dict(self._best)
+
+
+class ImagePasses(TrainerCallback):
+    """Counts the images that go forward through a model, or a copy of it, to train it: those of evaluations apart.
+
+    Give it to the trainer as the last of its callbacks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        #: The count after each optimizer step.
+        self.after_step: list[int] = []
+        self._paused = False
+
+    def watch(self, model: nn.Module) -> Any:
+        """Count those of this model from now on, until the handle that this gives is removed."""
+
+        def counted(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:  # copies of the model share it
+            images = kwargs["pixel_values"] if "pixel_values" in kwargs else args[0]
+            self.count += 0 if self._paused else len(images)
+
+        return model.register_forward_pre_hook(counted, with_kwargs=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.after_step.append(self.count)
+        self._paused = control.should_evaluate
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._paused = control.should_evaluate
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._paused = False
 
 
 class SomeEpochs(TrainerCallback):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
@@ -71,6 +71,8 @@ class ImageData:
     train_groups: dict[int, int] | None = None
     """`idx` to group of the rows of `train` and `held_out`, for baselines that declare this supervision. None unless
     `load_data` was asked for it, so that no other training code can come upon it."""
+    test_sources: list[str] | None = None
+    """What each test image was made from: images of one source are no independent pictures. None where not said."""
     licence: str | None = None
     source: str | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -113,7 +115,8 @@ def load_data(
     strict: bool = False,
     revision: str | None = None,
     config_name: str | None = None,
-    with_train_groups: bool = False,
+    with_train_groups: bool | Literal["if known"] = False,
+    source_column: str | None = None,
     check_counts: bool = True,
 ) -> ImageData:
     """Load and check a data set. Long because every way to say what the data are is an argument.
@@ -165,7 +168,10 @@ def load_data(
         strict: Make them errors in the training split too, and the same file in two places.
         revision: Revision of a Hub data set.
         config_name: Configuration of a Hub data set.
-        with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels.
+        with_train_groups: Also fill in `ImageData.train_groups`, for baselines that train on group labels;
+            `"if known"`: where the data have them.
+        source_column: Column of the test split that says which picture each was made from, so that statistics do not
+            take two versions of one for two.
         check_counts: A benchmark has to have its official number of images in every split and group.
 
     Raises:
@@ -188,6 +194,7 @@ def load_data(
             {"train": ids[train], "test": ids[test]},
         )
         notes.append(note)
+    sources = _test_sources(splits["test"], source_column, name)
     groups = read_groups(
         splits,
         labels,
@@ -221,7 +228,7 @@ def load_data(
         labels, names, groups = in_order(labels, names, groups, order)
     in_train = groups.ids.pop("train", None)
     train_groups = None if in_train is None else {int(row): int(in_train[row]) for row in keep}
-    if with_train_groups and train_groups is None:
+    if with_train_groups is True and train_groups is None:
         raise DataError(
             f"The groups of the training images of '{name}' were asked for, but its train or its test split has no "
             "column of groups: add one, or use a method without group labels."
@@ -241,6 +248,7 @@ def load_data(
         train_group_counts=group_counts,
         fingerprint=dataset_fingerprint(views["train"].select(keep)),
         train_groups=train_groups if with_train_groups else None,
+        test_sources=sources,
         unreadable=unreadable,
         skipped={split: len(files) for split, files in source.skipped.items()},
         notes=notes,
@@ -263,6 +271,13 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     for image in dataset.cast_column("image", Image(decode=False)).select(rows)["image"]:
         digest.update(hashlib.sha256(encoded_bytes(image)).digest())
     return digest.hexdigest()
+
+
+def _test_sources(rows: Dataset, column: str | None, name: str) -> list[str] | None:
+    """What the test images were made from; None where no column was said to say so."""
+    if column is not None and column not in rows.column_names:
+        raise DataError(f"'{name}' has no column '{column}' in its test split (it has {rows.column_names}).")
+    return None if column is None else [str(value) for value in rows[column][:]]
 
 
 def _with_image_column(rows: Dataset, name: str, split: str) -> Dataset:

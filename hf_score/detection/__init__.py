@@ -2,7 +2,14 @@
 
 from .candidates import Candidates
 from .clusters import Cluster, ClusterNeuron, cluster_candidates, describe_clusters
-from .decide import decide_at_random, decide_by_file, decide_by_oracle, decide_by_proposal, region_shares
+from .decide import (
+    decide_at_random,
+    decide_by_cluster,
+    decide_by_file,
+    decide_by_oracle,
+    decide_by_proposal,
+    region_shares,
+)
 from .evidence import find_evidence, hue_contrast, transfer
 from .find import explain_hits, find_candidates
 from .masks import relevance_mask
@@ -25,6 +32,7 @@ __all__ = [
     "UnreadableImage",
     "cluster_candidates",
     "decide_at_random",
+    "decide_by_cluster",
     "decide_by_file",
     "decide_by_oracle",
     "decide_by_proposal",

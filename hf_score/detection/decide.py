@@ -11,7 +11,14 @@ import numpy as np
 from .candidates import Candidates
 from .selection import Selection
 
-__all__ = ["decide_at_random", "decide_by_file", "decide_by_oracle", "decide_by_proposal", "region_shares"]
+__all__ = [
+    "decide_at_random",
+    "decide_by_cluster",
+    "decide_by_file",
+    "decide_by_oracle",
+    "decide_by_proposal",
+    "region_shares",
+]
 
 #: A mask with less of its relevance in the known region does not show it.
 HARDLY = 0.05
@@ -80,6 +87,36 @@ def decide_by_oracle(
             notes[row] += f"; not used: more than {num_keep} of the class show it"
     selection = candidates.select(sorted(keep), by="oracle", others="unsure", notes=notes)
     core = {int(idx) for idx in candidates.idx[shares < min(HARDLY, threshold)]}
+    decisions = (replace(d, verdict="core") if d.idx in core else d for d in selection.decisions)
+    return replace(selection, decisions=tuple(decisions))
+
+
+def decide_by_cluster(
+    candidates: Candidates,
+    regions: Sequence[np.ndarray | None],
+    *,
+    num_keep: int = 40,
+    threshold: float = 0.15,
+) -> Selection:
+    """One verdict for each cluster: it is kept where most of its candidates show the known region, else core.
+
+    Stands in for a person who looks at clusters and not at each picture.
+
+    Args:
+        regions: see `region_shares`.
+        num_keep: at most so many per class, in the order of the scan; the rest of kept clusters stays unsure.
+        threshold: smallest share with which a candidate shows the region.
+    """
+    shows = region_shares(candidates, regions) >= threshold
+    most = {
+        cluster for cluster in set(candidates.cluster.tolist()) if shows[candidates.cluster == cluster].mean() > 0.5
+    }
+    fits = np.isin(candidates.cluster, sorted(most))
+    keep: list[int] = []
+    for label in np.unique(candidates.labels):
+        keep += np.flatnonzero(fits & (candidates.labels == label))[:num_keep].tolist()
+    selection = candidates.select(sorted(keep), by="oracle", others="unsure")
+    core = {int(idx) for idx in candidates.idx[~fits]}
     decisions = (replace(d, verdict="core") if d.idx in core else d for d in selection.decisions)
     return replace(selection, decisions=tuple(decisions))
 

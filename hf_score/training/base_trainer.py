@@ -79,6 +79,8 @@ class BaseTrainer(InputTrainer):
     #: How results, plans and tables call the method.
     name: ClassVar[str] = "erm"
     title: ClassVar[str] = "ERM"
+    #: Counts up when the method comes to another result with the same configuration: benchmarks then run it again.
+    version: ClassVar[int] = 1
     #: Kinds of `hf_score.training.supervision.SUPERVISION_KINDS` that it is told beyond class labels.
     supervision_kinds: ClassVar[tuple[str, ...]] = ()
     #: Where a benchmark starts it: from the model before any training on the data set, or after ERM on it.

@@ -13,6 +13,7 @@ import yaml
 from hf_score.bench import TRAINERS, Plan, RowFile, find_trainer, rows_of, run_plan, write_tables
 from hf_score.bench.job import Job
 from hf_score.bench.plots import against_lambda
+from hf_score.bench.samples import SAMPLES
 from hf_score.bench.tables import chosen_runs, render_tables
 from hf_score.cli import main
 from hf_score.errors import HFScoreError
@@ -72,14 +73,16 @@ def test_one_row_per_run_says_where_it_comes_from(bench):
     rows = pd.read_parquet(bench / "plan.parquet")
     assert rows["name"].tolist() == ["erm", "continued_erm", "continued_erm", "score", "score_l0"]
     assert rows["key"].is_unique
-    assert rows["supervision"].tolist() == ["class labels"] * 3 + ["class labels + oracle decisions"] * 2
+    assert (
+        rows["supervision"].tolist() == ["class labels"] * 3 + ["class labels + which classes have the shortcut"] * 2
+    )
     assert (rows["wall_seconds"] > 0).all()
     assert (rows["peak_memory_mib"] > 50).all()
     assert set(json.loads(rows["versions"][0])) >= {"torch", "transformers", "hf-score"}
     assert rows["hardware"].str.contains("NVIDIA" if torch.cuda.is_available() else "CPU").all()
     settings = json.loads(rows["settings"][3])
     assert settings["config"]["score_lambda"] == 1.0
-    assert settings["samples"] == {"choose": "random", "mask_area": 0.1}
+    assert settings["samples"] == {**SAMPLES, "choose": "random", "mask_area": 0.1}
     history = json.loads(rows["history"][3])
     assert history[-1]["epoch"] == 1.0
     assert rows["worst_group_accuracy"][3] == max(history, key=lambda row: row["selection"])["worst_group_accuracy"]

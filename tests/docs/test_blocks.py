@@ -31,6 +31,10 @@ def python_pages() -> list[str]:
     return sorted({block.page for block in BLOCKS if block.language == "python"})
 
 
+def first_python_block(page: str) -> str:
+    return next(block.text for block in BLOCKS if block.page == page and block.language == "python")
+
+
 def given() -> dict[str, Any]:
     """What a page may use without making it: a model in hand, its processor and a batch of images."""
     model, processor, _ = load_model("path/to/checkpoint", class_names=["0", "1"])
@@ -84,6 +88,10 @@ def test_data_blocks_are_what_they_say(block, tmp_path):
         assert json.loads(block.text)["schema"] == "hf-score/selection/1"
         assert Selection.load(path).spurious
     elif block.language == "yaml":
+        if "modules: [mine.py]" in block.text and block.page.endswith("add-a-baseline.md"):
+            (tmp_path / "mine.py").write_text(first_python_block(block.page))
+        elif "modules: [mine.py]" in block.text:
+            pytest.fail(f"{block} names a module that its page does not define")
         assert Plan(path).cells()
     elif block.language == "csv":
         rows = list(csv.DictReader(io.StringIO(block.text)))
