@@ -287,7 +287,7 @@ class Job:
         fields = dict(cell.config)
         if cell.image_passes is not None and cell.trainer_class.has_epochs:
             fields["num_train_epochs"] = self._epochs_within(cell, cell.image_passes)
-        evaluations = self.plan.evaluations if cell.trainer_class.has_epochs else 0
+        evaluations = cell.evaluations if cell.trainer_class.has_epochs else 0
         trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
         gates = trainer.gates() if hasattr(trainer, "gates") else {}
         if not watch.rows:  # a method that has a model at its end alone
@@ -338,6 +338,7 @@ class Job:
             eval_dataset=self.workspace.view("held_out"),
             processing_class=self.workspace.processor,
             callbacks=[*callbacks, passes],
+            estimates=self.judge.selection,
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..data import ImageCollator
 from ..detection import SpuriousSamples
-from ..evaluation import JudgedRegions, Verdicts
+from ..evaluation import SELECTION, Estimates, JudgedRegions, Verdicts
 from ..evaluation.verdict import FEWEST_HELD_OUT
 from ..pipeline import Workspace
 from ..report.conclusions import region_outcome
@@ -62,7 +61,13 @@ class Judge:
             regions = JudgedRegions(samples, test, labels, **about)
         self._verdicts = Verdicts(regions, labels, workspace.data.class_names)
         self._verdicts(start.eval(), logits(start))
-        self._estimates = _estimates(samples, workspace)
+        self._all: Estimates | None = None
+        #: The estimate by which every method's evaluation is chosen; None where nobody found a sample.
+        self.selection: Estimates | None = None
+        if samples is not None:
+            partners = workspace.partners("held_out")
+            self._all = Estimates(samples, partners, device=workspace.device)
+            self.selection = Estimates(samples, partners, device=workspace.device, names=(SELECTION,))
 
     def verdict(self, model: Any, logits: np.ndarray) -> dict[str, Any]:
         """Whether a model relies less on the judged regions than the ERM model: what `Verdicts` says, with `outcome`
@@ -79,12 +84,4 @@ class Judge:
 
     def estimates(self, model: Any) -> dict[str, float]:
         """Label-free estimates of a model's worst group by name; none where nobody found a sample."""
-        return self._estimates(model)
-
-
-def _estimates(samples: SpuriousSamples | None, workspace: Workspace) -> Callable[[Any], dict[str, float]]:
-    # The one place where `hf_score.evaluation.estimates` is called; until it is there, rows have no estimates.
-    if samples is None or importlib.util.find_spec("hf_score.evaluation.estimates") is None:
-        return lambda model: {}
-    module = importlib.import_module("hf_score.evaluation.estimates")
-    return module.Estimates(samples, workspace.partners("held_out"), device=workspace.device)
+        return self._all(model) if self._all is not None else {}

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import HFScoreError, first_line
+from ..evaluation import SELECTION
 from ..renamed import OPTIONS, PLAN, with_new_names
 from ..training.base_trainer import BaseTrainer
 from .configuration import resolved
@@ -26,7 +27,16 @@ __all__ = ["Cell", "Plan", "key_of"]
 
 _SECTIONS = {"seeds", "datasets", "models", "methods", "contrasts", "evaluations", "about", "draws", "modules"}
 _DATASET_FIELDS = {"load", "samples", "by_model", "title", "seeds", "source_column"}
-_MODEL_FIELDS = {"load", "erm", "finetune", "datasets", "title", "channels_last", "image_passes"}
+_MODEL_FIELDS = {
+    "load",
+    "erm",
+    "finetune",
+    "datasets",
+    "title",
+    "channels_last",
+    "image_passes",
+    "evaluations",
+}
 _METHOD_FIELDS = {
     "method",
     "name",
@@ -65,6 +75,8 @@ class Cell:
     """Of a grid."""
     image_passes: int | None
     """The most images that its training may send forward: as many whole epochs as fit."""
+    evaluations: int
+    """How often it is measured while it trains, to be chosen from."""
     settings: str
     """Everything that decides the outcome, as JSON: what a row is recognised by. Defaults are in it, and the version
     of the method; what the data are, the row says beside it."""
@@ -239,6 +251,8 @@ class Plan:
         }
         image_passes = fields.get("image_passes", model.get("image_passes")) if trainer_class.name != "erm" else None
         budget = {} if image_passes is None else {"image_passes": image_passes}
+        evaluations = model.get("evaluations", self.evaluations)
+        choice = {"evaluations": evaluations, "selection": SELECTION}
         return Cell(
             dataset=dataset,
             model=model_name,
@@ -252,8 +266,9 @@ class Plan:
             ablation=fields.get("ablation"),
             grid_point=point,
             image_passes=image_passes,
+            evaluations=evaluations,
             settings=json.dumps(
-                older | self._resolved(trainer_class, model, config, samples) | budget, sort_keys=True
+                older | self._resolved(trainer_class, model, config, samples) | budget | choice, sort_keys=True
             ),
             older_settings=json.dumps(older, sort_keys=True),
         )
