@@ -203,7 +203,8 @@ class NeuronPenalty:
         """
         if not self._known or self._last_share is None:
             return {}
-        active = [(layer.relevance.sum(dim=(1, 2)) > 0).float().mean() for layer in self._known]
+        known = [layer.relevance for layer in self._layers if layer.relevance is not None]
+        active = [(relevance.sum(dim=(1, 2)) > 0).float().mean() for relevance in known]
         return {
             "share_of_samples_active": float(torch.stack(active).mean()),
             "share_of_activations_penalised": float(self._last_share),
