@@ -157,7 +157,9 @@ class Job:
     @cached_property
     def folder(self) -> Path:
         """Where this job's models and candidates are kept."""
-        decides = {name: self.model_spec.get(name) for name in ("load", "erm", "channels_last")}  # not how it is tuned on
+        decides = {
+            name: self.model_spec.get(name) for name in ("load", "erm", "channels_last")
+        }  # not how it is tuned on
         key = [self.spec["load"], decides, self.data.fingerprint, self.seed, self.device]
         return self.cache / _digest(json.dumps(key, sort_keys=True))
 
