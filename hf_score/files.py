@@ -1,4 +1,5 @@
-"""Atomic writing: a file or a folder is either there whole or not there at all."""
+"""Atomic writing: a file or a folder is either there whole or not there at all. Typed reading: what a file holds is
+of the type that was asked for, or an error in one sentence says where it is not."""
 
 from __future__ import annotations
 
@@ -8,16 +9,28 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import psutil
+import yaml
 
-from .errors import HFScoreError
+from .errors import HFScoreError, first_line
 
-__all__ = ["atomic_folder", "write_bytes", "write_json", "write_text"]
+__all__ = ["Index", "as_type", "atomic_folder", "read_json", "read_yaml", "write_bytes", "write_json", "write_text"]
+
+T = TypeVar("T")
+
+#: A number that a position, a class or a count may be.
+Index = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+#: No file of ours comes near; a larger one is somebody else's or made to fill the memory.
+LARGEST_JSON, LARGEST_YAML = 512 * 2**20, 2**20
+#: Values in a YAML file, every alias counted with all that it stands for.
+_MOST_YAML_VALUES = 100_000
 
 _OLD = ".old"
 #: The temporary folders whose bodies this process is in: its own others are leftovers.
@@ -50,6 +63,93 @@ def write_text(path: str | Path, content: str) -> Path:
 def write_json(path: str | Path, content: Any) -> Path:
     """Write `content` as indented JSON, atomically."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(
+    path: str | Path, kind: type[T], *, what: str, advice: str, error: type[HFScoreError] = HFScoreError
+) -> T:
+    """The content of a JSON file, of a type.
+
+    Args:
+        path: the file, UTF-8.
+        kind: what it has to hold, a type as `msgspec.convert` knows them. Other fields of a `TypedDict` or dataclass
+            are let through or dropped; numbers and texts are not taken for one another.
+        what: what the file is called in the sentence of an error: "selection file".
+        advice: the end of that sentence, what to do.
+        error: the class of the error.
+
+    Raises:
+        HFScoreError: as `error`; there is no such file, it cannot be read, is too large, or holds something else.
+    """
+    return _read(path, "JSON", kind, what=what, advice=advice, error=error)
+
+
+def read_yaml(
+    path: str | Path, kind: type[T], *, what: str, advice: str, error: type[HFScoreError] = HFScoreError
+) -> T:
+    """As `read_json`, of a YAML file without tags that stand for code. An empty one holds None."""
+    return _read(path, "YAML", kind, what=what, advice=advice, error=error)
+
+
+def as_type(content: Any, kind: type[T], *, where: str, advice: str, error: type[HFScoreError] = HFScoreError) -> T:
+    """`content`, if it is of a type.
+
+    Args:
+        content: plain values, lists and dicts, as JSON has them.
+        kind: as for `read_json`.
+        where: the beginning of the sentence of an error.
+        advice: its end.
+        error: its class.
+
+    Raises:
+        HFScoreError: as `error`; it is something else.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, RecursionError, OverflowError) as wrong:
+        # "Expected `int`, got `str` - at `$.decisions[0].idx`" -> "decisions[0].idx: expected `int`, got `str`"
+        said, _, place = first_line(wrong).partition(" - at ")
+        place = place.strip("`").removeprefix("$").removeprefix(".")
+        said = f"{place}: {said[:1].lower()}{said[1:]}" if place else said
+        raise error(f"{where} ({said}): {advice}.") from None
+
+
+def _read(path: str | Path, form: str, kind: type[T], *, what: str, advice: str, error: type[HFScoreError]) -> T:
+    path = Path(path)
+    decode, largest = _FORMS[form]
+    try:
+        if (size := path.stat().st_size) > largest:
+            raise ValueError(f"it has {size} bytes")
+        content = decode(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"there is no {what} {path}: {advice}.") from None
+    except (OSError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as wrong:
+        said = "it is nested too deeply" if isinstance(wrong, RecursionError) else first_line(wrong)
+        raise error(f"the {what} {path} cannot be read as {form} ({said}): {advice}.") from None
+    return as_type(content, kind, where=f"{path} is no {what}", advice=advice, error=error)
+
+
+def _json(text: str) -> Any:
+    content = json.loads(text)
+    if "\\ud" in text.lower():  # half a character, which no file and no terminal takes
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _yaml(text: str) -> Any:
+    content = yaml.safe_load(text)
+    counted, waiting = 0, [content]
+    while waiting:  # aliases of aliases: a few lines may stand for more than any memory holds
+        value = waiting.pop()
+        counted += 1
+        if counted > _MOST_YAML_VALUES:
+            raise ValueError(f"it holds more than {_MOST_YAML_VALUES} values")
+        if isinstance(value, dict | list | set | tuple):
+            waiting += value.values() if isinstance(value, dict) else value
+    return content
+
+
+_FORMS: dict[str, tuple[Callable[[str], Any], int]] = {"JSON": (_json, LARGEST_JSON), "YAML": (_yaml, LARGEST_YAML)}
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from accelerate import PartialState
 
 from .errors import HFScoreError
-from .files import write_json
+from .files import Index, as_type, read_json, write_json
 from .renamed import with_new_names
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "git_commit",
     "hardware",
     "provenance",
+    "read_run",
     "to_jsonable",
     "versions",
 ]
@@ -97,6 +98,29 @@ def to_jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings, default=str))
 
 
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The options of the run in a folder, by name. ← `run.json`
+
+    Raises:
+        HFScoreError: it is not there, or says something else.
+    """
+    advice = "give the --output_dir of a run that has been started"
+    path = Path(folder) / "run.json"
+    content = read_json(path, dict[str, Any], what="record of a run", advice=advice)
+    as_type(content, _Run, where=f"{path} is no record of a run", advice=advice)
+    return content
+
+
+class _Run(TypedDict):
+    """What is read of it again."""
+
+    seed: NotRequired[Index]
+    num_seeds: NotRequired[Index]
+    dataset: NotRequired[str]
+    held_out: NotRequired[float]
+    drop_minority: NotRequired[bool]
+
+
 class Manifest:
     """What each part of a folder was made with, so that what other settings made never passes for theirs.
 
@@ -109,7 +133,10 @@ class Manifest:
         self._path = folder / "made_with.json"
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        parts = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+        if not self._path.is_file():
+            return {}
+        advice = f"delete it to take the parts of {self.folder} for those of your options, or make them anew"
+        parts = read_json(self._path, dict[str, dict[str, Any]], what="record of settings", advice=advice)
         return {part: with_new_names(inputs) for part, inputs in parts.items()}
 
     def record(self, part: str, settings: Mapping[str, Any]) -> None:

@@ -110,6 +110,7 @@ def make_run(
             for k, rows_of in members.items()
         ],
     }
+    about |= {"num_images": rows, "unreadable": [], "evidence": {}}
     (folder / "candidates.json").write_text(json.dumps(about))
     if rows:
         write_map(run, cluster, generator)

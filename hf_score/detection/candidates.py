@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -15,15 +14,15 @@ from datasets import Sequence as SequenceFeature
 
 from ..data.adapt import as_scannable
 from ..data.reading import fetch, pixels_of
-from ..errors import SelectionError
-from ..files import atomic_folder, write_json
+from ..errors import SelectionError, first_line
+from ..files import Index, as_type, atomic_folder, read_json, write_json
 from .clusters import Cluster, describe_clusters
 from .ranking import suspicion
 from .samples import SpuriousSamples
 from .scan import UnreadableImage
 from .selection import DecidedBy, Decision, Selection, Verdict
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "ClusterRecord", "read_about"]
 
 SCHEMA = "hf-score/candidates/2"
 
@@ -222,18 +221,19 @@ class Candidates:
             SelectionError: not a candidates folder of this version.
         """
         folder = Path(folder)
+        about = read_about(folder)
         try:
-            about = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))
-            if about.get("schema") != SCHEMA:
-                raise ValueError(f"schema {about.get('schema')!r} instead of {SCHEMA!r}")
             table = Dataset.load_from_disk(str(folder)).with_format("numpy")
-        except (OSError, ValueError) as error:
-            raise SelectionError(f"{folder} holds no candidates ({error}): run the scan again.") from None
-        arrays: dict[str, Any] = {name: np.asarray(table[name][:]) for name in _ARRAYS}
-        fields: dict[str, Any] = {name: about[name] for name in _FIELDS}
-        fields["class_names"] = tuple(fields["class_names"])
-        fields["unreadable"] = tuple(UnreadableImage(**bad) for bad in fields["unreadable"])
+            arrays: dict[str, Any] = {name: np.asarray(table[name][:]) for name in _ARRAYS}
+            if table.num_rows and arrays["masks"].ndim != 3:
+                raise ValueError("its masks are no pictures")
+        except Exception as error:  # pyarrow and datasets raise whatever they like on broken files
+            raise SelectionError(f"{folder} holds no candidates ({first_line(error)}): run the scan again.") from None
+        fields: dict[str, Any] = {name: about[name] for name in _FIELDS}  # type: ignore[literal-required]
         fields["evidence"] = {name: np.asarray(score) for name, score in about["evidence"].items()}
+        lengths = {len(score) for score in fields["evidence"].values()} - {len(arrays["idx"])}
+        if lengths or (len(arrays["labels"]) and arrays["labels"].max() >= max(1, len(about["class_names"]))):
+            raise SelectionError(f"{folder} does not fit its candidates.json: run the scan again.")
         return cls(**arrays, **fields, images=table.with_format(None)["image"])
 
 
@@ -249,3 +249,43 @@ _ARRAYS = (
     "cluster",
 )
 _FIELDS = ("dataset_fingerprint", "model_fingerprint", "layer", "class_names", "num_images", "unreadable")
+
+
+class _NeuronRecord(TypedDict):
+    neuron: Index
+    share: float
+    rows: list[Index]
+
+
+class ClusterRecord(TypedDict):
+    """A cluster in `candidates.json`: see `hf_score.detection.clusters.Cluster`."""
+
+    cluster: int
+    suspicion: float | None
+    evidence: dict[str, float | None]
+    typical: list[Index]
+    neurons: list[_NeuronRecord]
+
+
+class _About(TypedDict):
+    dataset_fingerprint: str
+    model_fingerprint: str
+    layer: str
+    class_names: tuple[str, ...]
+    num_images: Index
+    unreadable: tuple[UnreadableImage, ...]
+    evidence: dict[str, list[float]]
+    clusters: list[ClusterRecord]
+
+
+def read_about(folder: Path) -> _About:
+    """What `candidates.json` says.
+
+    Raises:
+        SelectionError: it is not there, or not of this version.
+    """
+    path, advice = folder / "candidates.json", "run the scan again (your decisions stay in selection.json)"
+    content: Any = read_json(path, dict, what="record of candidates", advice=advice, error=SelectionError)
+    if content.get("schema") != SCHEMA:
+        raise SelectionError(f"{path} has schema {content.get('schema')!r} instead of {SCHEMA!r}: {advice}.")
+    return as_type(content, _About, where=f"{path} is no record of candidates", advice=advice, error=SelectionError)

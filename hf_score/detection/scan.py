@@ -7,13 +7,12 @@ same images meet in one forward pass, their logits are the same to the bit, and 
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 from accelerate import PartialState
@@ -27,7 +26,7 @@ from ..data.identity import check_unique_idx, refuse_repeated_idx
 from ..data.reading import FILE, collated, decoded, undecoded
 from ..data.views import ItemReader
 from ..errors import DataError, SelectionError
-from ..files import write_json
+from ..files import Index, read_json, write_json
 from ..models import classes_of_model, eval_mode
 
 __all__ = ["ScanHit", "ScanResult", "UnreadableImage", "scan"]
@@ -51,8 +50,8 @@ class ScanHit:
 class UnreadableImage:
     """An image that was skipped, and why."""
 
-    position: int
-    idx: int
+    position: Index
+    idx: Index
     reason: str
 
 
@@ -229,6 +228,28 @@ class _Batches(torch.utils.data.IterableDataset):
 # ---- Keeping ----
 
 
+class _Part(TypedDict):
+    """A file of `_Progress`."""
+
+    schema: Literal["hf-score/scan/1"]
+    settings: dict[str, Any]
+    attempt: Index
+    shards: list[Index]
+    num_images: Index
+    unreadable: list[UnreadableImage]
+    hits: list[tuple[Index, float, int, Index]]
+
+
+def read_part(path: Path) -> Any:
+    """A file of `_Progress`.
+
+    Raises:
+        SelectionError: it is none.
+    """
+    advice = f"delete {path.parent} to scan anew"
+    return read_json(path, _Part, what="part of a scan", advice=advice, error=SelectionError)
+
+
 class _Progress:
     """The strongest hits so far, what they were found in, and both on disk."""
 
@@ -275,22 +296,15 @@ class _Progress:
         self.own["num_images"] += self._seen.pop(batch.shard)
         if self.folder is not None:
             name = f"part-{self.own['attempt']:03d}-{self.state.process_index:03d}.json"
-            write_json(self.folder / name, {"schema": SCHEMA, "settings": self.settings, **self._part()})
+            part = {**self._part(), "unreadable": [asdict(bad) for bad in self._bad]}
+            write_json(self.folder / name, {"schema": SCHEMA, "settings": self.settings, **part})
 
     def _part(self) -> dict[str, Any]:
         hits = [[label, *entry] for label, kept in sorted(self.heaps.items()) for entry in sorted(kept)]
-        unreadable = [asdict(bad) for bad in self._bad]
-        return {**self.own, "unreadable": unreadable, "hits": hits}
+        return {**self.own, "unreadable": self._bad, "hits": hits}
 
     def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            part = json.loads(path.read_text(encoding="utf-8"))
-            if part["schema"] != SCHEMA:
-                raise ValueError(f"schema {part['schema']!r} instead of {SCHEMA!r}")
-        except (OSError, ValueError, KeyError) as error:
-            raise SelectionError(
-                f"{path} is no part of a scan ({error}): delete {path.parent} to scan anew."
-            ) from None
+        part = read_part(path)
         if part["settings"] != self.settings:
             raise SelectionError(
                 f"{path.parent} has a scan of another model or data set, or with other settings: delete it."
@@ -304,7 +318,7 @@ class _Progress:
         for part in first:
             for label, logit, position, idx in part["hits"]:
                 merged.setdefault(label, set()).add(ScanHit(logit, -position, idx, label))
-        bad = {UnreadableImage(**entry) for part in first for entry in part["unreadable"]}
+        bad = {entry for part in first for entry in part["unreadable"]}
         return ScanResult(
             hits={
                 label: sorted(found, key=lambda hit: (-hit.logit, hit.position))[: self.settings["num_candidates"]]

@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from ..errors import SelectionError
-from ..files import write_json
+from ..files import Index, as_type, read_json, write_json
 
 __all__ = ["Decision", "Selection"]
 
@@ -89,23 +89,21 @@ class Selection:
             SelectionError: not a selection file, or one for another data set or model than the fingerprints given.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SelectionError(f"there is no selection file {path}: check the path.") from None
-        except (OSError, ValueError) as error:
-            raise SelectionError(f"{path} cannot be read as JSON ({error}): give a selection file.") from None
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        content: Any = read_json(
+            path, dict, what="selection file", advice="give one of hf-score", error=SelectionError
+        )
+        if content.get("schema") != SCHEMA:
             raise SelectionError(
-                f"{path} has schema {found!r} instead of {SCHEMA!r}: give a selection file of hf-score."
+                f"{path} has schema {content.get('schema')!r} instead of {SCHEMA!r}: give a selection file."
             )
-        try:
-            content.pop("schema")
-            content["decisions"] = tuple(Decision(**decision) for decision in content["decisions"])
-            selection = cls(**content)
-        except (KeyError, TypeError) as error:
-            raise SelectionError(f"{path} does not fit schema {SCHEMA} ({error}): write it again.") from None
+        where = f"{path} does not fit schema {SCHEMA}"
+        fields = as_type(content, _Content, where=where, advice="write it again", error=SelectionError)
+        decisions = tuple(Decision(**decision) for decision in fields["decisions"])  # type: ignore[arg-type]
+        seen = Counter(decision.idx for decision in decisions)
+        if twice := [idx for idx, count in seen.items() if count > 1]:
+            raise SelectionError(f"{path} decides twice about sample {twice[0]}: leave one decision.")
+        kept = {name: value for name, value in fields.items() if name != "decisions"}
+        selection = cls(decisions, **kept)  # type: ignore[arg-type]
         for kind, found, expected in (
             ("data set", selection.dataset_fingerprint, dataset_fingerprint),
             ("model", selection.model_fingerprint, model_fingerprint),
@@ -116,3 +114,18 @@ class Selection:
                     "decide again on this run's candidates."
                 )
         return selection
+
+
+class _Row(TypedDict):
+    idx: Index
+    label: Index
+    verdict: str  # `Decision` knows which
+    decided_by: str
+    note: NotRequired[str]
+
+
+class _Content(TypedDict):
+    decisions: list[_Row]
+    dataset_fingerprint: str
+    model_fingerprint: str
+    created: NotRequired[str]

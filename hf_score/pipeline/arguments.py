@@ -15,11 +15,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from transformers import HfArgumentParser
 
 from ..data.classes import clean_name, parse_class_names
-from ..errors import HFScoreError, first_line
+from ..errors import HFScoreError
+from ..files import as_type, read_yaml
 from ..renamed import in_new_words
 from ..training import SCOREConfig
 
@@ -224,13 +224,9 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         HFScoreError: it is not there, or holds anything else.
     """
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HFScoreError(f"{path} cannot be read ({first_line(error)}): give a YAML file of options.") from error
-    if not isinstance(options, dict):
-        raise HFScoreError(f"{path} holds no options: give lines such as 'model: resnet18'.")
-    return options
+    advice = "give lines such as 'model: resnet18'"
+    options = read_yaml(path, object, what="file of options", advice=advice)
+    return as_type(options or {}, dict[str, Any], where=f"{path} holds no options", advice=advice)
 
 
 def _with_options_of_files(words: list[str]) -> list[str]:

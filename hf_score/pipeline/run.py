@@ -8,7 +8,6 @@ is already there, so that an interrupted run goes on with `--resume`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -36,6 +35,7 @@ from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import METHODS, label_of, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
+from ..report.schema import read_results
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
 from .checks import check_run
@@ -253,7 +253,7 @@ class SeedRun:
         """Pictures and tables in one page that needs nothing else. → `report/index.html`"""
         if results is None:
             self.folder.check("results.json", self.arguments, self.config)
-            results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+            results = read_results(self.folder / "results.json")
         figures = figures_of(results, self.folder / "contact_sheets")
         pictures: dict[str, Image.Image] = {}
         if "score" in results["methods"]:

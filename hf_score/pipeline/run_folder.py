@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,9 +17,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..detection import Candidates, Selection
 from ..errors import HFScoreError
-from ..files import atomic_folder, write_json, write_text
+from ..files import atomic_folder, read_json, write_json, write_text
 from ..models import checkpoint_state, load_checkpoint
-from ..provenance import Manifest, to_jsonable
+from ..provenance import Manifest, read_run, to_jsonable
 from ..report import METHODS
 from ..training import SCOREConfig
 from .arguments import OPTIONS_FILE, RunArguments, given_options, read_options
@@ -251,7 +250,8 @@ class RunFolder:
     def histories(self) -> dict[str, list[dict[str, Any]]]:
         """Method → what `write_history` wrote."""
         paths = {key: self / "history" / f"{key}.json" for key in self.trained}
-        return {k: json.loads(p.read_text(encoding="utf-8")) for k, p in paths.items() if p.is_file()}
+        kind, advice = list[dict[str, Any]], "delete it; the figures stay in results.json"
+        return {k: read_json(p, kind, what="history", advice=advice) for k, p in paths.items() if p.is_file()}
 
     def selection_summary(self, class_names: list[str]) -> dict[str, Any] | None:
         """Who decided, and how many samples of how many candidates were kept, by class; None before that."""
@@ -287,7 +287,7 @@ def refuse_foreign_folder(folder: Path, arguments: RunArguments) -> None:
             f"the output folder {folder} is not empty: give another --output_dir, or --resume this run."
         )
     if arguments.resume and (folder / "run.json").is_file():
-        before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("num_seeds")
+        before = read_run(folder).get("num_seeds")
         if before != arguments.num_seeds:  # they lie in other folders
             raise HFScoreError(
                 f"the run in {folder} has num_seeds {before}, not {arguments.num_seeds}: resume with as many, or give "

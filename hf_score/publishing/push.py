@@ -21,6 +21,7 @@ from ..models import checkpoint_digest
 from ..report import render_report
 from ..report.card import PICTURES_MARK, PLACEHOLDER_OWNER, eval_results_yaml, picture_markdown, render_model_card
 from ..report.redact import redact
+from ..report.schema import read_results
 from .guard import check_checkpoint, is_open_licence, refuse_secrets
 
 __all__ = [
@@ -213,7 +214,7 @@ def write_card(
     run_folder, output_dir = Path(run_folder), Path(output_dir).resolve()
     if output_dir.exists() and {path.name for path in output_dir.iterdir()} - {"README.md", REPORT, "assets"}:
         raise HFScoreError(f"{output_dir} holds something else than a card: give a new or empty folder.")
-    results = _read_results(run_folder / "results.json")
+    results = read_results(run_folder / "results.json")
     assets = _assets(run_folder, results, publish_images)
     card = render_model_card(results, model_name=output_dir.name, license=license)
     repo_id = repo_id or f"{PLACEHOLDER_OWNER}/{output_dir.name}"
@@ -237,7 +238,7 @@ def _run_operations(
         for path in sorted(model.rglob("*"))
         if path.is_file() and not (name := path.relative_to(model).as_posix()).startswith(".")
     }
-    results = _read_results(results_file) if results_file.is_file() else None
+    results = read_results(results_file) if results_file.is_file() else None
     _check_measured(model, results)
     assets = _assets(run_folder, results, publish_images)
     files |= {name: content for name, (content, _) in assets.items()}
@@ -330,12 +331,3 @@ def _check_measured(model: Path, results: Mapping[str, Any] | None) -> None:
             f"the figures in {model.parent / 'results.json'} are of another model than the one in {model}: run "
             f"'hf-score run --resume {model.parent}', and push again."
         )
-
-
-def _read_results(path: Path) -> Mapping[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HFScoreError(f"There is no {path}: give the output folder of a finished run.") from None
-    except ValueError as error:
-        raise HFScoreError(f"{path} is not JSON ({error}): write it again by repeating the evaluation.") from error

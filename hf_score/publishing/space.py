@@ -6,7 +6,6 @@ is in the `space.json` written beside it.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import tomllib
@@ -27,9 +26,11 @@ from ..errors import HFScoreError
 from ..files import atomic_folder, write_json, write_text
 from ..hub_errors import HUB_ID
 from ..models import own_class_names
+from ..provenance import read_run
 from ..report.card import TAGS
 from ..report.conclusions import render_conclusions
 from ..report.redact import redact
+from ..report.schema import read_results
 from ..report.templating import environment
 from .guard import check_checkpoint, is_open_licence
 from .push import push_files
@@ -85,7 +86,7 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
     if model_id is not None and not HUB_ID.fullmatch(model_id):
         raise HFScoreError(f"{model_id!r} is not the id of a model on the Hub: give OWNER/NAME.")
     check_checkpoint(run_folder / "model")
-    arguments = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    arguments = read_run(run_folder)
     # With several seeds, `model/` is the first one's.
     home = run_folder if (run_folder / "erm").is_dir() else run_folder / f"seed-{arguments['seed']}"
     check_checkpoint(home / "erm")
@@ -224,7 +225,7 @@ def _verdict(path: Path) -> str | None:
     """What the run shows, a paragraph for each conclusion; None without results."""
     if not path.is_file():
         return None
-    return render_conclusions(redact(json.loads(path.read_text(encoding="utf-8"))))
+    return render_conclusions(redact(read_results(path)))
 
 
 def _copy_checkpoint(source: Path, folder: Path) -> None:

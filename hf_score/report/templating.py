@@ -108,7 +108,7 @@ def which_lambda(results: Mapping[str, Any]) -> str:
         f"λ = {run['score_lambda']:g} for seed {run['seed']} "
         f"({', '.join(f'{value:g}: {100 * estimate:.1f} %' for value, estimate in run['lambda_estimates'])})"
         for run in runs
-        if run.get("lambda_estimates")
+        if run.get("lambda_estimates") and run.get("score_lambda") is not None
     ]
     scale = "where the penalty is 1 on the starting model"
     if tried:

@@ -7,15 +7,16 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 
 from ..data.decode import open_image
-from ..detection.candidates import SCHEMA
-from ..errors import SelectionError
+from ..detection.candidates import ClusterRecord, read_about
+from ..errors import SelectionError, first_line
+from ..files import read_json
 
 __all__ = ["CandidateCluster", "CandidateTable"]
 
@@ -87,14 +88,7 @@ class CandidateTable:
         if not about_file.is_file():
             raise SelectionError(_where_instead(run))
         try:
-            content = about_file.read_bytes()
-            about = json.loads(content)
-            schema = about.get("schema") if isinstance(about, dict) else type(about).__name__
-            if schema != SCHEMA:
-                raise SelectionError(
-                    f"{folder} has schema {schema!r} instead of {SCHEMA!r}: scan again with this version of hf-score "
-                    "(your decisions stay in selection.json)."
-                )
+            content, about = about_file.read_bytes(), read_about(folder)
             # A table without rows is saved without files, which datasets cannot load.
             if not json.loads((folder / "state.json").read_text())["_data_files"]:
                 raise SelectionError(f"{folder} is empty, so there is nothing to judge: scan with more candidates.")
@@ -111,9 +105,9 @@ class CandidateTable:
                 masked_margins=_column(table, "masked_margins"),
                 cluster=cluster,
                 embedding=embedding,
-                clusters=_clusters(cluster, labels, about.get("clusters") or []),
-                class_names=[str(name) for name in about["class_names"]],
-                layer=str(about["layer"]),
+                clusters=_clusters(cluster, labels, about["clusters"]),
+                class_names=list(about["class_names"]),
+                layer=about["layer"],
                 dataset_fingerprint=about["dataset_fingerprint"],
                 model_fingerprint=about["model_fingerprint"],
                 neuron_embedding=neurons,
@@ -123,8 +117,8 @@ class CandidateTable:
             )
         except SelectionError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise SelectionError(f"{folder} cannot be read ({error}): run the scan again.") from None
+        except Exception as error:  # pyarrow and datasets raise whatever they like on broken files
+            raise SelectionError(f"{folder} cannot be read ({first_line(error)}): run the scan again.") from None
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -161,14 +155,20 @@ def _column(table: Dataset, name: str, missing: np.ndarray | None = None) -> np.
     return np.asarray(table.data.column(name).to_numpy())
 
 
+class _Map(TypedDict):
+    key: str
+    candidates: list[tuple[float, float]]
+    neurons: dict[str, list[Any]] | None
+
+
 def _maps_of(run: Path, key: str, count: int) -> tuple[np.ndarray, dict[str, list[Any]] | None]:
     """The maps of these candidates, (count, 2) and the neurons' columns; NaN and None where there are none yet."""
     nowhere = np.full((count, 2), np.nan, np.float32)
     try:
-        content = json.loads((run / "map.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(run / "map.json", _Map, what="map", advice="it is made anew", error=SelectionError)
+    except SelectionError:
         return nowhere, None
-    if content.get("key") != key or len(content["candidates"]) != count:
+    if content["key"] != key or len(content["candidates"]) != count:
         return nowhere, None
     return np.asarray(content["candidates"], np.float32), content["neurons"]
 
@@ -179,27 +179,27 @@ def _undecoded(table: Dataset) -> Dataset | None:
     return table.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
-def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[CandidateCluster]:
-    known = {int(one["cluster"]): one for one in about}
+def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[ClusterRecord]) -> list[CandidateCluster]:
+    known = {one["cluster"]: one for one in about}
     # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
     keys, member = np.unique(np.stack([cluster, labels]), axis=1, return_inverse=True)
     clusters = []
     for position, (number, label) in enumerate(keys.T):
         rows = np.flatnonzero(member.reshape(-1) == position).tolist()
-        one = known.get(int(number), {}) if number >= 0 else {}
-        suspicion = one.get("suspicion")
-        typical = [int(row) for row in one.get("typical") or [] if 0 <= row < len(labels)]
+        one = known.get(int(number)) if number >= 0 else None
+        suspicion = one["suspicion"] if one else None
+        typical = [row for row in one["typical"] if row < len(labels)] if one else []
         clusters.append(
             CandidateCluster(
                 number=int(number),
                 label=int(label),
                 rows=rows,
                 typical=[*typical, *(row for row in rows if row not in set(typical))],
-                suspicion=float(suspicion) if suspicion is not None and math.isfinite(suspicion) else None,
-                evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
+                suspicion=suspicion if suspicion is not None and math.isfinite(suspicion) else None,
+                evidence={k: v for k, v in one["evidence"].items() if v is not None} if one else {},
                 neurons=[
-                    {**neuron, "rows": [int(row) for row in neuron["rows"] if 0 <= row < len(labels)]}
-                    for neuron in one.get("neurons") or []
+                    {**neuron, "rows": [row for row in neuron["rows"] if row < len(labels)]}
+                    for neuron in (one["neurons"] if one else ())
                 ],
             )
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ...errors import DataError
+from ...files import Index, read_json
 from .specs import Benchmark, compare_counts, find_dataset
 
 __all__ = ["RECORD", "counts_of", "open_builder", "read_record"]
@@ -44,10 +44,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it has no such record.
     """
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if find_dataset(record["benchmark"]) is None:
-            raise ValueError(f"there is no benchmark {record['benchmark']!r}")
-        return {"benchmark": record["benchmark"], "counts": record["counts"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"'{folder / RECORD}' is no record of a build ({error}); build the folder again.") from error
+    path = folder / RECORD
+    record = read_json(path, _Record, what="record of a build", advice="build the folder again", error=DataError)
+    if find_dataset(record["benchmark"]) is None:
+        raise DataError(
+            f"'{path}' is no record of a build (there is no benchmark {record['benchmark']!r}): build it again."
+        )
+    return {"benchmark": record["benchmark"], "counts": record["counts"]}
+
+
+class _Record(TypedDict):
+    benchmark: str
+    counts: dict[str, list[Index]]
