@@ -260,7 +260,8 @@ def build(config: dict) -> gr.Blocks:
         inputs: list[Any] = [picture, kind, colour, size, left, top, explained]
         changes = [demo.load, *(one.change for one in inputs)]
         gr.on(changes, show, inputs, outputs, trigger_mode="always_last", show_progress="minimal")
-        spot.select(move, picture, [left, top], show_progress="hidden")
+        # By default a click may be dropped while one before is being answered.
+        spot.select(move, picture, [left, top], trigger_mode="always_last", show_progress="hidden")
         kind.change(lambda chosen: gr.update(visible=chosen == SQUARE), kind, colour, show_progress="hidden")
     return demo
 
