@@ -324,6 +324,22 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
     parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
+    parser.add_argument(
+        "--examples",
+        nargs="+",
+        default=(),
+        type=Path,
+        metavar="FILE",
+        help="pictures that may be shown, or folders of them, instead of the data set's",
+    )
+    parser.add_argument("--patch", type=Path, metavar="FILE", help="a picture of the shortcut that may be shown")
+    parser.add_argument(
+        "--publish_images",
+        action=argparse.BooleanOptionalAction,
+        help="show images of the data set: examples, and the shortcut cut out of one (default: where its licence is "
+        "known to allow it)",
+    )
+    parser.add_argument("--license", help="the Space's licence for its front matter (default: none is named)")
 
 
 def _space(**options: Any) -> None:

@@ -36,11 +36,12 @@ from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import METHODS, label_of, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
+from ..report.names import in_words
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
 from .checks import check_run
 from .controls import CHANGES, methods_of, random_samples
-from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
+from .pictures import HEATMAPS, INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
 from .quiet import in_few_words
 from .results import (
     examples_of,
@@ -48,11 +49,13 @@ from .results import (
     merge_results,
     methods_of_results,
     results_head,
+    starting_figures,
     test_logits,
     test_metrics,
     training_cost,
 )
 from .run_folder import RunFolder, refuse_foreign_folder, write_options
+from .saving import SaveEveryMinute
 from .words import what_to_decide
 from .workspace import Workspace
 
@@ -119,8 +122,9 @@ class SeedRun:
                     max_steps=-1,
                     learning_rate=self.arguments.erm_learning_rate,
                 )
+                start = starting_figures(trainer)
                 trainer.train(resume_from_checkpoint=self._last_checkpoint("erm"))
-                self._write_history("erm", trainer, training_cost(trainer))
+                self._write_history("erm", trainer, training_cost(trainer), start=start)
             self._record("erm")
             self.folder.save_model("erm", loaded.model, loaded.processor)
             self.folder.remove_checkpoints("erm")
@@ -209,11 +213,13 @@ class SeedRun:
             best: tuple[float, SCORETrainer] | None = None
             outcome: dict[str, Any] = {}
             estimates: list[tuple[float, float]] = []
+            start: dict[str, float] | None = None  # the same whatever λ is
             for value in lambdas or [changes.get("score_lambda", self.config.score_lambda)]:
                 name = f"{method}-{value:g}"
                 fields = {**changes, "score_lambda": value, "freeze_batch_norm": self.config.freeze_batch_norm}
                 fields["class_balanced"] = self.config.class_balanced
                 trainer = self._trainer(self.erm(), folder=self.folder.checkpoints(name), samples=samples, **fields)
+                start = starting_figures(trainer) if start is None else start
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(name))
                 for key, spent in training_cost(trainer).items():
                     outcome[key] = outcome.get(key, 0.0) + spent
@@ -229,7 +235,7 @@ class SeedRun:
                 outcome["mechanism"] = gates
             if lambdas:
                 outcome |= {"score_lambda": best[1].args.score_lambda, "lambda_estimates": estimates}
-            self._write_history(method, best[1], outcome)
+            self._write_history(method, best[1], outcome, start=start or {})
             self._record(method)
             self.folder.save_model(method, best[1].model, self.workspace.processor)  # type: ignore[arg-type]
             self.folder.remove_checkpoints()
@@ -269,13 +275,14 @@ class SeedRun:
         if "score" in results["methods"]:
             before, after = self._load("erm"), self._load("score")
             spurious = sorted({decision.label for decision in self.decide().spurious})
+            legend = in_words(self.workspace.data.class_names)
             pictures["heatmaps"] = before_and_after(self.workspace, before, after, spurious)
             name = label_of("score", results)
-            figures["heatmaps"] = (pictures["heatmaps"], f"Heatmaps of the class logit before and after {name}.")
+            figures["heatmaps"] = (pictures["heatmaps"], f"Heatmaps of the class logit before and after {name}.{legend}")
             regions, pairs = judged_regions(self.folder, self.workspace, self.config), examples_of(results)
             if regions is not None and pairs:
                 pictures["insertions"] = insertions(self.workspace, regions, pairs, before, after)
-                figures["insertions"] = (pictures["insertions"], INSERTIONS)
+                figures["insertions"] = (pictures["insertions"], f"{INSERTIONS}{legend}")
         page = write_report(self.folder / "report", results, figures)
         for name in ("heatmaps", "insertions"):  # for the card
             path = page.parent / f"{name}.png"
@@ -324,13 +331,17 @@ class SeedRun:
     def _trainer(
         self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
     ) -> SCORETrainer:
+        few = self.config.save_total_limit or 1  # beside the best one, where that is loaded at the end
         trainer = SCORETrainer(
             model=model,
-            args=dataclasses.replace(self.config, output_dir=str(folder), push_to_hub=False, **changes),
+            args=dataclasses.replace(
+                self.config, output_dir=str(folder), push_to_hub=False, save_total_limit=few, **changes
+            ),
             train_dataset=self.workspace.view("train"),
             eval_dataset=self.workspace.view("held_out"),
             spurious_samples=samples,
             processing_class=self.workspace.processor,
+            callbacks=[SaveEveryMinute()],
         )
         return in_few_words(trainer, self.arguments)
 
@@ -354,9 +365,12 @@ class SeedRun:
     def _last_checkpoint(self, name: str) -> str | None:
         return self.folder.last_checkpoint(name, self.arguments, self.config)
 
-    def _write_history(self, method: str, trainer: SCORETrainer, outcome: dict[str, Any]) -> None:
+    def _write_history(
+        self, method: str, trainer: SCORETrainer, outcome: dict[str, Any], *, start: dict[str, float]
+    ) -> None:
         state = trainer.state
-        self.folder.write_history(method, state.log_history, last_step=state.global_step, outcome=outcome)
+        log = [{"step": 0, **start}, *state.log_history]
+        self.folder.write_history(method, log, last_step=state.global_step, outcome=outcome)
 
 
 def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:

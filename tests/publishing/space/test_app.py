@@ -91,6 +91,15 @@ def test_without_hf_score_it_still_classifies_and_says_so(monkeypatch):
         assert without_heatmap is None and with_heatmap is None
 
 
+def test_the_verdict_is_on_the_page_and_names_in_it_stay_text(tmp_path):
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "space"))
+    about = {**SETTINGS, "verdict": "Improved: <b>x</b>.\n\n*Not* checked.", "examples": [], "patch": None}
+    (folder / "space.json").write_text(json.dumps(about))
+    texts = [str(block.value) for block in load_app(folder).demo.blocks.values() if hasattr(block, "value")]
+    assert "<p>Improved: &lt;b&gt;x&lt;/b&gt;.</p><p>*Not* checked.</p>" in texts
+    assert any("Upload one." in text for text in texts) and not any("take an example" in text for text in texts)
+
+
 def test_models_of_different_tasks_are_refused(tmp_path):
     folder = tmp_path / "space"
     shutil.copytree(EXAMPLE, folder)
