@@ -247,6 +247,13 @@ def _tell(step: str, seed_run: SeedRun, outcome: Any) -> None:
             from .report import render_conclusions, render_table
 
             print(f"{render_table(outcome)}\n\n{render_conclusions(outcome)}")
+        if step == "scan":
+            from .pipeline.words import go_on, what_was_found
+
+            place = seed_run.folder.path
+            print(
+                f"{what_was_found(outcome)}\n\n  {shlex.join(['hf-score', 'review', str(place)])}\n  {go_on(place)}\n"
+            )
         print(outcome if isinstance(outcome, Path) else f"{step}: done, see {seed_run.folder.path}")
 
 

@@ -18,13 +18,13 @@ from ..detection import Candidates, Selection
 from ..evaluation import JudgedRegions
 from ..files import atomic_folder
 from ..report import candidate_sheet, heatmap_pairs
-from ..report.names import drawn_names
+from ..report.names import drawn_names, in_words
 from .workspace import Workspace
 
-__all__ = ["HEATMAPS", "INSERTIONS", "before_and_after", "figures_of", "insertions", "write_contact_sheets"]
+__all__ = ["before_and_after", "figures_of", "insertions", "pictures_of_models", "write_contact_sheets"]
 
 #: Caption of `before_and_after`.
-HEATMAPS = "Heatmaps of the class logit before and after SCORE."
+HEATMAPS = "Heatmaps of the class logit before and after"
 #: Caption of `insertions`.
 INSERTIONS = (
     "Test images with a region of a sample pasted in: before, it changed the answer; after, it does not. Chosen to "
@@ -47,6 +47,23 @@ def figures_of(results: Mapping[str, Any], contact_sheets: Path) -> dict[str, tu
         with Image.open(sheet) as image:
             figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {name}.")
     return figures
+
+
+def pictures_of_models(
+    workspace: Workspace,
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    *,
+    name: str,
+    spurious_classes: Sequence[int],
+    regions: JudgedRegions | None,
+    pairs: Sequence[int],
+) -> dict[str, tuple[Image.Image, str]]:
+    """`before_and_after` the method `name` and, where regions were judged and some `pairs` show it, `insertions`, with captions."""
+    legend = in_words(workspace.data.class_names)
+    pictures = {"heatmaps": (before_and_after(workspace, *models, spurious_classes), f"{HEATMAPS} {name}.{legend}")}
+    if regions is not None and pairs:
+        pictures["insertions"] = (insertions(workspace, regions, pairs, *models), f"{INSERTIONS}{legend}")
+    return pictures
 
 
 def insertions(

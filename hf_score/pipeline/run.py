@@ -36,12 +36,12 @@ from ..provenance import to_jsonable
 from ..publishing import push_run
 from ..report import METHODS, label_of, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
-from ..report.names import in_words
 from ..training import SCOREConfig, SCORETrainer
 from .arguments import RunArguments
 from .checks import check_run
 from .controls import CHANGES, methods_of, random_samples
-from .pictures import HEATMAPS, INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
+from .estimate import estimate_run, in_one_line
+from .pictures import figures_of, pictures_of_models, write_contact_sheets
 from .quiet import in_few_words
 from .results import (
     examples_of,
@@ -134,6 +134,7 @@ class SeedRun:
         """The images that activate each class most, explained and masked. → `candidates/`, `contact_sheets/`"""
         if not self.folder.has("candidates"):
             model, view = self.erm(), self.workspace.view("train")
+            self.say(f"Scan: {len(view)} training images.")
             candidates = find_candidates(
                 model,
                 view,
@@ -246,6 +247,7 @@ class SeedRun:
         """Metrics of every method trained so far, and what its models look at. → `results.json`"""
         head = results_head(self.arguments, self.config, self.workspace)
         data = self.workspace.data
+        self.say(f"Measuring: {', '.join(METHODS[key].label for key in self.folder.trained)}.")
         regions = judged_regions(self.folder, self.workspace, self.config)
         verdicts = Verdicts(regions, data.test["label"][:], data.class_names)
         measured = {key: self._measure(key, verdicts) for key in self.folder.trained}
@@ -270,25 +272,23 @@ class SeedRun:
         if results is None:
             self.folder.check("results.json", self.arguments, self.config)
             results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-        figures = figures_of(results, self.folder / "contact_sheets")
-        pictures: dict[str, Image.Image] = {}
+        pictures: dict[str, tuple[Image.Image, str]] = {}
         if "score" in results["methods"]:
-            before, after = self._load("erm"), self._load("score")
-            spurious = sorted({decision.label for decision in self.decide().spurious})
-            legend = in_words(self.workspace.data.class_names)
-            pictures["heatmaps"] = before_and_after(self.workspace, before, after, spurious)
-            name = label_of("score", results)
-            figures["heatmaps"] = (pictures["heatmaps"], f"Heatmaps of the class logit before and after {name}.{legend}")
-            regions, pairs = judged_regions(self.folder, self.workspace, self.config), examples_of(results)
-            if regions is not None and pairs:
-                pictures["insertions"] = insertions(self.workspace, regions, pairs, before, after)
-                figures["insertions"] = (pictures["insertions"], f"{INSERTIONS}{legend}")
+            pictures = pictures_of_models(
+                self.workspace,
+                (self._load("erm"), self._load("score")),
+                name=label_of("score", results),
+                spurious_classes=sorted({decision.label for decision in self.decide().spurious}),
+                regions=judged_regions(self.folder, self.workspace, self.config),
+                pairs=examples_of(results),
+            )
+        figures = {**figures_of(results, self.folder / "contact_sheets"), **pictures}
         page = write_report(self.folder / "report", results, figures)
         for name in ("heatmaps", "insertions"):  # for the card
             path = page.parent / f"{name}.png"
             path.unlink(missing_ok=True)  # of models of before
             if name in pictures:
-                write_bytes(path, png_bytes(pictures[name]))
+                write_bytes(path, png_bytes(pictures[name][0]))
         return page
 
     # ---- Pieces ----
@@ -428,6 +428,7 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     """
     results: dict[str, Any] = {}
     seed_runs = start_runs(arguments, config)
+    seed_runs[0].say(_estimate(seed_runs))
     for seed_run in seed_runs:
         if len(seed_runs) > 1:
             seed_run.say(f"\nSeed {seed_run.config.seed}")
@@ -442,6 +443,13 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
         results = merge_results(results, seed_run.evaluate())
     finish_runs(seed_runs, results)
     return results
+
+
+def _estimate(seed_runs: Sequence[SeedRun]) -> str:
+    first = seed_runs[0]
+    methods = methods_of(first.config, controls=first.arguments.controls)
+    seconds, disk = estimate_run(first.arguments, first.config, first.workspace, first.folder, methods)
+    return in_one_line(seconds, disk, seeds=len(seed_runs))
 
 
 def start_runs(arguments: RunArguments, config: SCOREConfig) -> list[SeedRun]:
