@@ -124,7 +124,7 @@ class SeedRun:
                 )
                 start = starting_figures(trainer)
                 trainer.train(resume_from_checkpoint=self._last_checkpoint("erm"))
-                self._write_history("erm", trainer, training_cost(trainer), start=start)
+                _write_history(self.folder, "erm", trainer, training_cost(trainer), start=start)
             self._record("erm")
             self.folder.save_model("erm", loaded.model, loaded.processor)
             self.folder.remove_checkpoints("erm")
@@ -236,7 +236,7 @@ class SeedRun:
                 outcome["mechanism"] = gates
             if lambdas:
                 outcome |= {"score_lambda": best[1].args.score_lambda, "lambda_estimates": estimates}
-            self._write_history(method, best[1], outcome, start=start or {})
+            _write_history(self.folder, method, best[1], outcome, start=start or {})
             self._record(method)
             self.folder.save_model(method, best[1].model, self.workspace.processor)  # type: ignore[arg-type]
             self.folder.remove_checkpoints()
@@ -365,12 +365,12 @@ class SeedRun:
     def _last_checkpoint(self, name: str) -> str | None:
         return self.folder.last_checkpoint(name, self.arguments, self.config)
 
-    def _write_history(
-        self, method: str, trainer: SCORETrainer, outcome: dict[str, Any], *, start: dict[str, float]
-    ) -> None:
-        state = trainer.state
-        log = [{"step": 0, **start}, *state.log_history]
-        self.folder.write_history(method, log, last_step=state.global_step, outcome=outcome)
+
+def _write_history(
+    folder: RunFolder, method: str, trainer: SCORETrainer, outcome: dict[str, Any], *, start: dict[str, float]
+) -> None:
+    log = [{"step": 0, **start}, *trainer.state.log_history]
+    folder.write_history(method, log, last_step=trainer.state.global_step, outcome=outcome)
 
 
 def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
