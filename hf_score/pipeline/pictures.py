@@ -58,9 +58,9 @@ def pictures_of_models(
     regions: JudgedRegions | None,
     pairs: Sequence[int],
 ) -> dict[str, tuple[Image.Image, str]]:
-    """`before_and_after` the method `name` and, where regions were judged and some `pairs` show it, `insertions`, with captions."""
-    legend = in_words(workspace.data.class_names)
-    pictures = {"heatmaps": (before_and_after(workspace, *models, spurious_classes), f"{HEATMAPS} {name}.{legend}")}
+    """`before_and_after` the method `name`, and `insertions` where some `pairs` show what regions do; with captions."""
+    legend, heatmaps = in_words(workspace.data.class_names), before_and_after(workspace, *models, spurious_classes)
+    pictures = {"heatmaps": (heatmaps, f"{HEATMAPS} {name}.{legend}")}
     if regions is not None and pairs:
         pictures["insertions"] = (insertions(workspace, regions, pairs, *models), f"{INSERTIONS}{legend}")
     return pictures

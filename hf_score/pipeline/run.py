@@ -85,6 +85,7 @@ class SeedRun:
             # The report shows held-out accuracy per epoch, and curves of loss and penalty.
             steps = min(config.logging_steps, 10)
             config = dataclasses.replace(config, eval_strategy="epoch", logging_steps=steps)
+        config = dataclasses.replace(config, save_total_limit=config.save_total_limit or 1)  # beside the best one
         self.arguments, self.config = arguments, config.with_defaults(samples=True)
         self.workspace = workspace or _workspace(arguments, config)
         self.is_main_process = self.folder.state.is_main_process
@@ -331,12 +332,9 @@ class SeedRun:
     def _trainer(
         self, model: PreTrainedModel, *, folder: Path, samples: SpuriousSamples | None = None, **changes: Any
     ) -> SCORETrainer:
-        few = self.config.save_total_limit or 1  # beside the best one, where that is loaded at the end
         trainer = SCORETrainer(
             model=model,
-            args=dataclasses.replace(
-                self.config, output_dir=str(folder), push_to_hub=False, save_total_limit=few, **changes
-            ),
+            args=dataclasses.replace(self.config, output_dir=str(folder), push_to_hub=False, **changes),
             train_dataset=self.workspace.view("train"),
             eval_dataset=self.workspace.view("held_out"),
             spurious_samples=samples,
