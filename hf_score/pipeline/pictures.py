@@ -58,7 +58,7 @@ def pictures_of_models(
     regions: JudgedRegions | None,
     pairs: Sequence[int],
 ) -> dict[str, tuple[Image.Image, str]]:
-    """`before_and_after` the method `name`, and `insertions` where some `pairs` show what regions do; with captions."""
+    """`before_and_after` the method `name`, and `insertions` where some `pairs` show what a region does."""
     legend, heatmaps = in_words(workspace.data.class_names), before_and_after(workspace, *models, spurious_classes)
     pictures = {"heatmaps": (heatmaps, f"{HEATMAPS} {name}.{legend}")}
     if regions is not None and pairs:
