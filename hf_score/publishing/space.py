@@ -261,8 +261,8 @@ def open_picture(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            return image.convert("RGBA" if image.has_transparency_data else "RGB")
+            turned = ImageOps.exif_transpose(image)
+            return turned.convert("RGBA" if turned.has_transparency_data else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise HFScoreError(f"{path} cannot be read as a picture ({error}): give PNG or JPEG files.") from error
 
