@@ -248,6 +248,13 @@ def _tell(step: str, seed_run: SeedRun, outcome: Any) -> None:
             from .report import render_conclusions, render_table
 
             print(f"{render_table(outcome)}\n\n{render_conclusions(outcome)}")
+        if step == "scan":
+            from .pipeline.words import go_on, what_was_found
+
+            place = seed_run.folder.path
+            print(
+                f"{what_was_found(outcome)}\n\n  {shlex.join(['hf-score', 'review', str(place)])}\n  {go_on(place)}\n"
+            )
         print(outcome if isinstance(outcome, Path) else f"{step}: done, see {seed_run.folder.path}")
 
 
@@ -325,6 +332,22 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="create a private repository")
     parser.add_argument("--output_dir", type=Path, help="folder to write the Space to")
     parser.add_argument("--model_id", help="OWNER/NAME of the debiased model, if pushed; default: a copy in the Space")
+    parser.add_argument(
+        "--examples",
+        nargs="+",
+        default=(),
+        type=Path,
+        metavar="FILE",
+        help="pictures that may be shown, or folders of them, instead of the data set's",
+    )
+    parser.add_argument("--patch", type=Path, metavar="FILE", help="a picture of the shortcut that may be shown")
+    parser.add_argument(
+        "--publish_images",
+        action=argparse.BooleanOptionalAction,
+        help="show images of the data set: examples, and the shortcut cut out of one (default: where its licence is "
+        "known to allow it)",
+    )
+    parser.add_argument("--license", help="the Space's licence for its front matter (default: none is named)")
 
 
 def _space(**options: Any) -> None:

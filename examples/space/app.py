@@ -5,6 +5,7 @@ Which models, which patch and which example pictures is in `space.json`, beside 
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import unicodedata
@@ -139,7 +140,7 @@ def build(config: dict) -> gr.Blocks:
     models[1].spell(labels)
     if set(labels) != set(models[1].label2id):
         raise ValueError(f"space.json: {config['original']} and {config['debiased']} have different labels.")
-    patch = config["patch"] or {"size": 0.2, "left": 0.25, "top": 0.25}
+    patch = config["patch"] or {"label": None, "size": 0.2, "left": 0.25, "top": 0.25}
     found = Image.open(HERE / patch["file"]) if config["patch"] else None
     examples = config["examples"]
 
@@ -179,7 +180,8 @@ def build(config: dict) -> gr.Blocks:
         gr.Markdown(f"# {config['title']}\n\n{introduction(labels)}")
         with gr.Row():
             with gr.Column():
-                gr.Markdown("### 1. Choose a picture\nUpload one, or take an example.")
+                example = ", or take an example" if examples else ""
+                gr.Markdown(f"### 1. Choose a picture\nUpload one{example}.")
                 picture = gr.Image(
                     str(HERE / examples[0]["file"]) if examples else None,
                     type="pil",
@@ -198,7 +200,8 @@ def build(config: dict) -> gr.Blocks:
                         label="Examples",
                     )
             with gr.Column():
-                origin = f" In training, this patch came along with **{patch['label']}**." if found else ""
+                told = f" In training, this patch came along with **{patch['label']}**."
+                origin = told if found and patch["label"] else ""
                 gr.Markdown(f"### 2. Put in the shortcut\nClick on the picture to move the patch.{origin}")
                 spot = gr.Image(
                     format="png",
@@ -251,6 +254,9 @@ def build(config: dict) -> gr.Blocks:
             label="The heatmaps show what speaks for",
             visible=not heatmaps_off,
         )
+        if config.get("verdict"):
+            with gr.Accordion("What the run shows", open=False):
+                gr.HTML("".join(f"<p>{html.escape(part)}</p>" for part in config["verdict"].split("\n\n")))
         with gr.Accordion("How to read this", open=False):
             about_bars = YES_OR_NO if models[0].yes_or_no else ONE_ANSWER
             gr.Markdown(("" if heatmaps_off else HEATMAP_HELP) + about_bars + LIMITS)
@@ -260,7 +266,8 @@ def build(config: dict) -> gr.Blocks:
         inputs: list[Any] = [picture, kind, colour, size, left, top, explained]
         changes = [demo.load, *(one.change for one in inputs)]
         gr.on(changes, show, inputs, outputs, trigger_mode="always_last", show_progress="minimal")
-        spot.select(move, picture, [left, top], show_progress="hidden")
+        # By default a click may be dropped while one before is being answered.
+        spot.select(move, picture, [left, top], trigger_mode="always_last", show_progress="hidden")
         kind.change(lambda chosen: gr.update(visible=chosen == SQUARE), kind, colour, show_progress="hidden")
     return demo
 

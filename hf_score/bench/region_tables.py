@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..report.summary import spread
 from .plan import Plan
-from .tables import titled, chosen_runs, ordered_names
+from .tables import chosen_runs, ordered_names, titled
 
 __all__ = ["render_verdicts", "verdict_table"]
 

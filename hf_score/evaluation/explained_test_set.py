@@ -104,15 +104,23 @@ class ExplainedTestSet:
         }
 
     def example_images(self, spurious_classes: Sequence[int]) -> list[tuple[int, int]]:
-        """(position, class to explain) of up to 4 test images of each class, 8 in all, with a region where one is
-        known. Explained is the image's own class where that is spurious, else the first spurious one."""
-        pool = _evenly(range(len(self._idx)), 400)
-        pool = [position for position in pool if self._idx[position] in self._regions] or pool
+        """(position, class to explain) of 8 test images of the spurious classes and of another one, as many of each as
+        there is room for, with a region where one is known. Explained is the image's own class where that is spurious,
+        else the first spurious one."""
+        members: dict[int, list[int]] = {}
+        for position, label in enumerate(self._labels):
+            members.setdefault(label, []).append(position)
+        pools = {label: _evenly(positions, 200) for label, positions in members.items()}
+        judged = [label for label in spurious_classes if label in pools]
+        order = [*judged, *sorted(set(pools) - set(judged))]
+        each = max(1, 8 // max(2, min(len(order), len(judged) + 1)))
+        known = {label: [p for p in pools[label] if self._idx[p] in self._regions] for label in order[:8]}
+        if any(known.values()):
+            pools = known
         images = []
-        for label in sorted(set(self._labels)):
-            members = [position for position in pool if self._labels[position] == label]
+        for label in order[:8]:
             target = label if label in spurious_classes else spurious_classes[0]
-            images += [(position, target) for position in _evenly(members, 4)]
+            images += [(position, target) for position in _evenly(pools[label], each)]
         return images[:8]
 
     def heatmaps(self, model: Any, positions: Sequence[int], targets: Sequence[int]) -> tuple[np.ndarray, Tensor]:

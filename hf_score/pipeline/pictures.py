@@ -1,5 +1,5 @@
-"""The pictures of a run: contact sheets of the candidates, heatmaps of test images before and after, and the test
-images whose answer a judged region changed before and does not after."""
+"""The pictures of a run that need its images or models: contact sheets of the candidates, heatmaps of test images
+before and after, and the test images whose answer a judged region changed before and does not after."""
 
 from __future__ import annotations
 
@@ -17,46 +17,60 @@ from ..data.classes import file_names
 from ..detection import Candidates, Selection
 from ..evaluation import JudgedRegions
 from ..files import atomic_folder
-from ..report import candidate_sheet, group_bars, heatmap_pairs, training_curves
-from .results import data_has_groups
+from ..report import candidate_sheet, heatmap_pairs
+from ..report.names import drawn_names, in_words
 from .workspace import Workspace
 
-__all__ = ["INSERTIONS", "before_and_after", "figures_of", "insertions", "write_contact_sheets"]
+__all__ = ["before_and_after", "figures_of", "insertions", "pictures_of_models", "write_contact_sheets"]
 
+#: Caption of `before_and_after`.
+HEATMAPS = "Heatmaps of the class logit before and after"
 #: Caption of `insertions`.
 INSERTIONS = (
     "Test images with a region of a sample pasted in: before, it changed the answer; after, it does not. Chosen to "
     "show this; the figures are of all pictures."
 )
+MOST_SHEETS = 24
 
 
 def figures_of(results: Mapping[str, Any], contact_sheets: Path) -> dict[str, tuple[Image.Image, str]]:
-    """Picture and caption by key, as `write_report` takes them: those that need no model."""
-    figures: dict[str, tuple[Image.Image, str]] = {}
-    if data_has_groups(results):
-        figures["group_bars"] = (group_bars(results), "Accuracy per group of the test set, by method.")
+    """Picture and caption by key, as `write_report` takes them: the contact sheets, of judged classes first.
+
+    At most `MOST_SHEETS`: of many classes a page cannot show all.
+    """
     names = results["dataset"]["class_names"]
-    named = dict(zip(file_names(names), names, strict=True))
-    for sheet in sorted(contact_sheets.glob("*.png")):
+    kept = (results.get("selection") or {}).get("classes") or {}
+    sheets = [(contact_sheets / f"{stem}.png", name) for stem, name in zip(file_names(names), names, strict=True)]
+    there = sorted((pair for pair in sheets if pair[0].is_file()), key=lambda pair: -kept.get(pair[1], 0))
+    figures: dict[str, tuple[Image.Image, str]] = {}
+    for sheet, name in there[:MOST_SHEETS]:
         with Image.open(sheet) as image:
-            figures[f"contact_sheet/{sheet.stem}"] = (
-                image.copy(),
-                f"Candidates of class {named.get(sheet.stem, sheet.stem)}.",
-            )
-    if results["history"]:
-        labels = {key: method["label"] for key, method in results["methods"].items()}
-        figures["training_curves"] = (
-            training_curves(results["history"], labels=labels),
-            "Loss, penalty, held-out accuracy and reliance over the optimizer steps.",
-        )
+            figures[f"contact_sheet/{sheet.stem}"] = (image.copy(), f"Candidates of class {name}.")
     return figures
+
+
+def pictures_of_models(
+    workspace: Workspace,
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    *,
+    name: str,
+    spurious_classes: Sequence[int],
+    regions: JudgedRegions | None,
+    pairs: Sequence[int],
+) -> dict[str, tuple[Image.Image, str]]:
+    """`before_and_after` the method `name`, and `insertions` where some `pairs` show what a region does."""
+    legend, heatmaps = in_words(workspace.data.class_names), before_and_after(workspace, *models, spurious_classes)
+    pictures = {"heatmaps": (heatmaps, f"{HEATMAPS} {name}.{legend}")}
+    if regions is not None and pairs:
+        pictures["insertions"] = (insertions(workspace, regions, pairs, *models), f"{INSERTIONS}{legend}")
+    return pictures
 
 
 def insertions(
     workspace: Workspace, regions: JudgedRegions, pairs: Sequence[int], before: PreTrainedModel, after: PreTrainedModel
 ) -> Image.Image:
     """Test images with the judged region in them, with heatmaps of its class by two models, and their answers."""
-    names, (images, masks, targets) = workspace.data.class_names, regions.with_region(pairs)
+    names, (images, masks, targets) = drawn_names(workspace.data.class_names), regions.with_region(pairs)
     heatmaps, answers = [], []
     for model in (before, after):
         with Explainer(model) as explainer:
@@ -82,7 +96,7 @@ def before_and_after(
     Args:
         spurious_classes: class ids whose evidence is spurious; the others' images are explained for the first.
     """
-    test_set, names = workspace.explained_test_set, workspace.data.class_names
+    test_set, names = workspace.explained_test_set, drawn_names(workspace.data.class_names)
     positions, targets = zip(*test_set.example_images(spurious_classes), strict=True)
     heatmaps, pixel_values = test_set.heatmaps(before, positions, targets)
     labels = workspace.data.test.select(positions)["label"]

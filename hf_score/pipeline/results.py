@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..attribution import find_layer
 from ..data import ImageCollator, ImageData
@@ -31,6 +32,7 @@ __all__ = [
     "merge_results",
     "methods_of_results",
     "results_head",
+    "starting_figures",
     "test_logits",
     "test_metrics",
     "training_cost",
@@ -163,6 +165,16 @@ def examples_of(results: Mapping[str, Any]) -> list[int]:
     """The pairs that show best what the regions did before and do not after, for the first seed's run of SCORE."""
     runs = results["methods"].get("score", {}).get("runs") or [{}]
     return (runs[0].get("verdict") or {}).get("examples") or []
+
+
+def starting_figures(trainer: BaseTrainer) -> dict[str, float]:
+    """What is known of the model before its training, named as in the Trainer's log: where the curves start.
+
+    Draws no random number that the training would draw.
+    """
+    with torch.random.fork_rng():
+        metrics = trainer.evaluate()
+    return {name: metrics[name] for name in ("eval_accuracy", "eval_reliance") if name in metrics}
 
 
 def training_cost(trainer: BaseTrainer) -> dict[str, float]:

@@ -41,7 +41,8 @@ from .arguments import RunArguments
 from .checks import check_run
 from .choice import Choice, chooses, trials_of
 from .controls import methods_of, random_samples
-from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
+from .estimate import estimate_run, in_one_line
+from .pictures import figures_of, pictures_of_models, write_contact_sheets
 from .quiet import in_few_words
 from .results import (
     examples_of,
@@ -49,11 +50,13 @@ from .results import (
     merge_results,
     methods_of_results,
     results_head,
+    starting_figures,
     test_logits,
     test_metrics,
     training_cost,
 )
 from .run_folder import RunFolder, refuse_foreign_folder, write_options
+from .saving import SaveEveryMinute
 from .words import what_to_decide
 from .workspace import Workspace
 
@@ -83,6 +86,7 @@ class SeedRun:
             # The report shows held-out accuracy per epoch, and curves of loss and penalty.
             steps = min(config.logging_steps, 10)
             config = dataclasses.replace(config, eval_strategy="epoch", logging_steps=steps)
+        config = dataclasses.replace(config, save_total_limit=config.save_total_limit or 1)  # beside the best one
         self.arguments, self.config = arguments, config.with_defaults(samples=True)
         self.workspace = workspace or _workspace(arguments, config)
         self.is_main_process = self.folder.state.is_main_process
@@ -121,8 +125,9 @@ class SeedRun:
                     learning_rate=self.arguments.erm_learning_rate,
                     patience=None,  # it is to learn the shortcut, and nothing tells when it has
                 )
+                start = starting_figures(trainer)
                 trainer.train(resume_from_checkpoint=self._last_checkpoint("erm"))
-                self._write_history("erm", trainer, training_cost(trainer))
+                _write_history(self.folder, "erm", trainer, training_cost(trainer), start=start)
             self._record("erm")
             self.folder.save_model("erm", loaded.model, loaded.processor)
             self.folder.remove_checkpoints("erm")
@@ -132,6 +137,7 @@ class SeedRun:
         """The images that activate each class most, explained and masked. → `candidates/`, `contact_sheets/`"""
         if not self.folder.has("candidates"):
             model, view = self.erm(), self.workspace.view("train")
+            self.say(f"Scan: {len(view)} training images.")
             candidates = find_candidates(
                 model,
                 view,
@@ -208,6 +214,7 @@ class SeedRun:
             self.say(f"Fine-tuning: {METHODS[method].called(self.config.score_form)}.")
             trials = trials_of(method, self.arguments, self.config)
             choice = Choice(measures=chooses(method, self.arguments))
+            start: dict[str, float] | None = None  # the same for all
             for trial in trials:
                 decided = {name: getattr(self.config, name) for name in ("freeze_batch_norm", "class_balanced")}
                 trainer = self._trainer(
@@ -216,10 +223,11 @@ class SeedRun:
                     samples=samples,
                     **{**trial.fields, **decided},
                 )
+                start = starting_figures(trainer) if start is None else start
                 trainer.train(resume_from_checkpoint=self._last_checkpoint(trial.name))
                 choice.add(trainer, self.say)
             assert choice.trainer is not None
-            self._write_history(method, choice.trainer, choice.outcome)
+            _write_history(self.folder, method, choice.trainer, choice.outcome, start=start or {})
             self._record(method)
             self.folder.save_model(method, choice.trainer.model, self.workspace.processor)  # type: ignore[arg-type]
             self.folder.remove_checkpoints()
@@ -230,6 +238,7 @@ class SeedRun:
         """Metrics of every method trained so far, and what its models look at. → `results.json`"""
         head = results_head(self.arguments, self.config, self.workspace)
         data = self.workspace.data
+        self.say(f"Measuring: {', '.join(METHODS[key].label for key in self.folder.trained)}.")
         regions = judged_regions(self.folder, self.workspace, self.config)
         verdicts = Verdicts(regions, data.test["label"][:], data.class_names)
         measured = {key: self._measure(key, verdicts) for key in self.folder.trained}
@@ -254,24 +263,23 @@ class SeedRun:
         if results is None:
             self.folder.check("results.json", self.arguments, self.config)
             results = read_results(self.folder / "results.json")
-        figures = figures_of(results, self.folder / "contact_sheets")
-        pictures: dict[str, Image.Image] = {}
+        pictures: dict[str, tuple[Image.Image, str]] = {}
         if "score" in results["methods"]:
-            before, after = self._load("erm"), self._load("score")
-            spurious = sorted({decision.label for decision in self.decide().spurious})
-            pictures["heatmaps"] = before_and_after(self.workspace, before, after, spurious)
-            name = label_of("score", results)
-            figures["heatmaps"] = (pictures["heatmaps"], f"Heatmaps of the class logit before and after {name}.")
-            regions, pairs = judged_regions(self.folder, self.workspace, self.config), examples_of(results)
-            if regions is not None and pairs:
-                pictures["insertions"] = insertions(self.workspace, regions, pairs, before, after)
-                figures["insertions"] = (pictures["insertions"], INSERTIONS)
+            pictures = pictures_of_models(
+                self.workspace,
+                (self._load("erm"), self._load("score")),
+                name=label_of("score", results),
+                spurious_classes=sorted({decision.label for decision in self.decide().spurious}),
+                regions=judged_regions(self.folder, self.workspace, self.config),
+                pairs=examples_of(results),
+            )
+        figures = {**figures_of(results, self.folder / "contact_sheets"), **pictures}
         page = write_report(self.folder / "report", results, figures)
         for name in ("heatmaps", "insertions"):  # for the card
             path = page.parent / f"{name}.png"
             path.unlink(missing_ok=True)  # of models of before
             if name in pictures:
-                write_bytes(path, png_bytes(pictures[name]))
+                write_bytes(path, png_bytes(pictures[name][0]))
         return page
 
     # ---- Pieces ----
@@ -321,6 +329,7 @@ class SeedRun:
             eval_dataset=self.workspace.view("held_out"),
             spurious_samples=samples,
             processing_class=self.workspace.processor,
+            callbacks=[SaveEveryMinute()],
         )
         return in_few_words(trainer, self.arguments)
 
@@ -344,9 +353,12 @@ class SeedRun:
     def _last_checkpoint(self, name: str) -> str | None:
         return self.folder.last_checkpoint(name, self.arguments, self.config)
 
-    def _write_history(self, method: str, trainer: SCORETrainer, outcome: dict[str, Any]) -> None:
-        state = trainer.state
-        self.folder.write_history(method, state.log_history, last_step=state.global_step, outcome=outcome)
+
+def _write_history(
+    folder: RunFolder, method: str, trainer: SCORETrainer, outcome: dict[str, Any], *, start: dict[str, float]
+) -> None:
+    log = [{"step": 0, **start}, *trainer.state.log_history]
+    folder.write_history(method, log, last_step=trainer.state.global_step, outcome=outcome)
 
 
 def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
@@ -404,6 +416,7 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
     """
     results: dict[str, Any] = {}
     seed_runs = start_runs(arguments, config)
+    seed_runs[0].say(_estimate(seed_runs))
     for seed_run in seed_runs:
         if len(seed_runs) > 1:
             seed_run.say(f"\nSeed {seed_run.config.seed}")
@@ -418,6 +431,13 @@ def run(arguments: RunArguments, config: SCOREConfig) -> dict[str, Any]:
         results = merge_results(results, seed_run.evaluate())
     finish_runs(seed_runs, results)
     return results
+
+
+def _estimate(seed_runs: Sequence[SeedRun]) -> str:
+    first = seed_runs[0]
+    methods = methods_of(first.config, controls=first.arguments.controls)
+    seconds, disk = estimate_run(first.arguments, first.config, first.workspace, first.folder, methods)
+    return in_one_line(seconds, disk, seeds=len(seed_runs))
 
 
 def start_runs(arguments: RunArguments, config: SCOREConfig) -> list[SeedRun]:

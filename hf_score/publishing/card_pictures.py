@@ -10,6 +10,7 @@ from PIL import Image
 from ..data.classes import file_names
 from ..detection import Candidates, Selection
 from ..report import candidate_sheet
+from ..report.names import in_words
 
 __all__ = ["card_pictures"]
 
@@ -29,13 +30,15 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
     """
     folder = Path(run_folder)
     pictures: dict[str, tuple[Image.Image, str]] = {}
+    names: tuple[str, ...] = ()
     if (folder / "selection.json").is_file() and (folder / "candidates").is_dir():
         selection, candidates = Selection.load(folder / "selection.json"), Candidates.load(folder / "candidates")
+        names = candidates.class_names
         chosen = [int(decision.idx) for decision in selection.spurious]
         files = file_names(candidates.class_names)
         for label in sorted({decision.label for decision in selection.spurious}):
             rows = np.flatnonzero(np.isin(candidates.idx, chosen) & (candidates.labels == label))[:PAIRS]
-            name = candidates.class_names[label]
+            name = names[label]
             part = candidates.take(rows)
             if part.pixels is not None:
                 sheet = candidate_sheet(part, label=label, heatmaps=False, columns=3)
@@ -44,5 +47,5 @@ def card_pictures(run_folder: str | Path) -> dict[str, tuple[Image.Image, str]]:
     for name, caption in CAPTIONS.items():
         if (folder / "report" / name).is_file():
             with Image.open(folder / "report" / name) as image:
-                pictures[name] = (image.copy(), caption)
+                pictures[name] = (image.copy(), f"{caption}.{in_words(names)}".removesuffix("."))
     return pictures

@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_hub import CommitInfo, CommitOperationAdd, SpaceCardData
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .. import __version__
 from ..data import ImageData, load_data, to_rgb
@@ -39,6 +40,15 @@ __all__ = ["make_space", "push_space", "render_readme", "render_requirements", "
 
 PACKAGE = Path(__file__).parents[1]
 NUM_EXAMPLES = 8
+#: Of pictures that the user gives, as many as a page can list.
+MOST_OWN = 60
+#: Of a patch that is not cut out of a picture.
+PLACE = {"size": 0.2, "left": 0.25, "top": 0.25}
+#: Options of a run that say what its data are.
+DATA_OPTIONS = (
+    *("data_dir", "label_column", "group_column", "class_names", "held_out", "test_share", "split_by", "config_name"),
+    *("masks", "invert_masks", "value_range", "drop_minority", "strict"),
+)
 
 
 def space_from_run(
@@ -48,8 +58,13 @@ def space_from_run(
     output_dir: str | Path | None = None,
     private: bool | None = None,
     model_id: str | None = None,
+    **pictures: Any,
 ) -> CommitInfo | Path:
     """Make a run's Space in `output_dir`, or on the Hub, or both: `make_space`, then `push_space` where asked for.
+
+    Args:
+        run_folder, repo_id, output_dir, private, model_id: as for the two.
+        pictures: `examples`, `patch`, `publish_images` and `license` of `make_space`.
 
     Returns:
         the commit, or the folder where nothing was pushed.
@@ -60,26 +75,41 @@ def space_from_run(
     if repo_id is None:
         if output_dir is None:
             raise HFScoreError("A Space has to go somewhere: give --repo_id OWNER/NAME, --output_dir DIR, or both.")
-        return make_space(run_folder, output_dir, model_id=model_id)
+        return make_space(run_folder, output_dir, model_id=model_id, **pictures)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make_space(run_folder, output_dir or Path(temporary) / "space", model_id=model_id)
+        folder = make_space(run_folder, output_dir or Path(temporary) / "space", model_id=model_id, **pictures)
         return push_space(folder, repo_id, private=private)
 
 
-def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str | None = None) -> Path:
+def make_space(
+    run_folder: str | Path,
+    output_dir: str | Path,
+    *,
+    model_id: str | None = None,
+    examples: Sequence[str | Path] = (),
+    patch: str | Path | None = None,
+    publish_images: bool | None = None,
+    license: str | None = None,
+) -> Path:
     """Write a run's Space to a folder, and return the folder. `python app.py` in it starts the page.
 
-    Images of the data set go in, and a patch cut out of a candidate that was kept as spurious-positive, if the data
-    set is a benchmark whose licence allows it.
+    Where images of the data set may be shown, test images and a patch cut out of a candidate that was kept as
+    spurious-positive go in. Where not, visitors bring their own pictures and put in a square of a colour they choose.
 
     Args:
         run_folder: what `run_score.py` wrote.
         output_dir: where to; a Space that is there already is replaced.
         model_id: Hub id of the debiased model, if it was pushed; default: a copy goes into the folder.
+        examples: pictures that may be shown, or folders of them, instead of those of the data set.
+        patch: a picture of the shortcut that may be shown, transparent around it, instead of a cut-out.
+        publish_images: show images of the data set; default: where it is a registered one whose licence allows it.
+        license: what the Space's front matter names; default: none.
 
     Raises:
-        HFScoreError: there is no finished run, the folder holds something else, or gradio is not installed.
+        HFScoreError: there is no finished run, a picture cannot be read, the folder holds something else, or gradio is
+            not installed.
     """
+    own = _own_pictures(examples), None if patch is None else open_picture(Path(patch))
     run_folder, output_dir = Path(run_folder), Path(output_dir)
     if output_dir.exists() and not (output_dir / "space.json").is_file() and any(output_dir.iterdir()):
         raise HFScoreError(f"{output_dir} holds something else than a Space: give a new or empty folder.")
@@ -99,22 +129,25 @@ def make_space(run_folder: str | Path, output_dir: str | Path, *, model_id: str 
         "examples": [],
         "credits": None,
         "verdict": _verdict(run_folder / "results.json"),
+        "license": license,
     }
     with atomic_folder(output_dir) as folder:
         _copy_checkpoint(home / "erm", folder / "original")
         if model_id is None:
             _copy_checkpoint(run_folder / "model", folder / "debiased")
         benchmark = find_dataset(dataset)
-        if benchmark is not None and is_open_licence(benchmark.licence):
-            kept = {name: arguments[name] for name in ("held_out", "drop_minority")}
-            names = own_class_names(home / "erm")  # the run's label ids are its model's
-            data = load_data(dataset, **kept, model_classes=names, verify=False)  # the run did
-            settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
+        if publish_images is None:
+            publish_images = benchmark is not None and is_open_licence(benchmark.licence)
+        if publish_images and not (examples and patch):
+            data = _data_of_run(arguments, home)
             settings["patch"] = _write_patch(folder / "patch.png", data, home)
             settings["examples"] = _write_examples(folder / "examples", data, settings["patch"])
-            notice = Path(benchmark.path or "") / "README.md"
-            if benchmark.path and notice.is_file():  # it holds the licence's notice
-                shutil.copy(notice, folder / "examples" / "README.md")
+            if benchmark is not None:
+                settings["credits"] = f"{benchmark.description}. Licence: {benchmark.licence}."
+                notice = Path(benchmark.path or "") / "README.md"
+                if benchmark.path and notice.is_file():  # it holds the licence's notice
+                    shutil.copy(notice, folder / "examples" / "README.md")
+        _write_own(folder, settings, *own, label=_shortcut_class(home))
         bundled = "dev" in __version__  # such a version cannot be on the package index
         if bundled:
             unneeded = shutil.ignore_patterns("__pycache__", "*.parquet", ".*")
@@ -177,7 +210,7 @@ def render_readme(settings: Mapping[str, Any], *, bundled: bool) -> str:
         sdk_version=_gradio_version(),
         python_version="3.11",  # the platform's own default is too old
         app_file="app.py",
-        license="apache-2.0",
+        license=settings.get("license"),
         models=[source for source in sources if "/" in source] or None,
         tags=[*TAGS, "image-classification", "explainability"],
         short_description="Put in the shortcut and see which model falls for it",
@@ -219,6 +252,78 @@ def _gradio_version() -> str:
         return version("gradio")
     except PackageNotFoundError:
         raise HFScoreError("A Space is made for the installed gradio: pip install 'hf-score[space]'.") from None
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file, turned as it says it is held, with nothing else that it says of itself.
+
+    Raises:
+        HFScoreError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = ImageOps.exif_transpose(image)
+            return turned.convert("RGBA" if turned.has_transparency_data else "RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise HFScoreError(f"{path} cannot be read as a picture ({error}): give PNG or JPEG files.") from error
+
+
+def _own_pictures(paths: Sequence[str | Path]) -> list[tuple[str, Image.Image]]:
+    """Label and picture of each file, and of each file in each folder: in a class folder its name, else the file's."""
+    found: list[tuple[str, Image.Image]] = []
+    for given in map(Path, paths):
+        files = [given]
+        if given.is_dir():
+            files = sorted(path for path in given.rglob("*") if path.suffix.lower() in Image.registered_extensions())
+            if not files:
+                raise HFScoreError(f"{given} holds no picture to show as an example: give PNG or JPEG files.")
+        if len(found) + len(files) > MOST_OWN:
+            raise HFScoreError(f"There are more than {MOST_OWN} pictures to show as examples: give fewer.")
+        for file in files:
+            inner = given.is_dir() and file.parent != given
+            found.append((f"{file.parent.name} ({file.stem})" if inner else file.stem, open_picture(file)))
+    return found
+
+
+def _write_own(
+    folder: Path,
+    settings: dict[str, Any],
+    examples: Sequence[tuple[str, Image.Image]],
+    patch: Image.Image | None,
+    *,
+    label: str | None,
+) -> None:
+    """The pictures that the user gives take the place of the data set's."""
+    if examples:
+        shutil.rmtree(folder / "examples", ignore_errors=True)
+        (folder / "examples").mkdir()
+        settings["examples"] = []
+        for number, (name, picture) in enumerate(examples):
+            file = f"examples/{number}.png"  # a file's own name may say whose it is
+            Image.fromarray(np.asarray(picture.convert("RGB"))).save(folder / file)
+            settings["examples"].append({"file": file, "label": name})
+    if patch is not None:
+        Image.fromarray(np.asarray(patch.convert("RGBA"))).save(folder / "patch.png")
+        place = {name: (settings["patch"] or PLACE)[name] for name in PLACE}
+        settings["patch"] = {"file": "patch.png", "label": label, **place}
+    if examples and (patch is not None or settings["patch"] is None):
+        settings["credits"] = None  # nothing is left of the data set's
+
+
+def _data_of_run(arguments: Mapping[str, Any], home: Path) -> ImageData:
+    """The run's data set, split and named as it was there."""
+    names = own_class_names(home / "erm")  # the run's label ids are its model's
+    kept = {name: arguments[name] for name in DATA_OPTIONS if arguments.get(name) is not None}
+    return load_data(arguments["dataset"], **kept, model_classes=names, verify=False)  # the run did
+
+
+def _shortcut_class(home: Path) -> str | None:
+    """The class of which most samples were kept; None where none was."""
+    path = home / "selection.json"
+    counts = Counter(d.label for d in Selection.load(path).spurious) if path.is_file() else Counter[int]()
+    names = own_class_names(home / "erm") or ()
+    label = counts.most_common(1)[0][0] if counts else None
+    return names[label] if label is not None and label < len(names) else None
 
 
 def _verdict(path: Path) -> str | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from ..errors import HFScoreError
+from .names import FONT, drawn_names
 
 if TYPE_CHECKING:
     from ..detection import Candidates, Selection
@@ -70,7 +69,8 @@ def candidate_sheet(
     name = "Candidates"
     if label is not None:
         candidates = candidates.take(np.flatnonzero(candidates.labels == label))
-        name = candidates.class_names[label] if label < len(candidates.class_names) else f"class {label}"
+        names = drawn_names(candidates.class_names)
+        name = names[label] if label < len(names) else f"class {label}"
     images = candidates.pixels
     if images is None:
         raise HFScoreError("These candidates have no images to show: find them again.")
@@ -215,8 +215,7 @@ def _check_shapes(images: NDArray[np.uint8], **others: NDArray[Any] | None) -> N
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it: the same letters on every machine, with ✓ and Greek."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(str(FONT), size)
 
 
 def _tile(picture: NDArray[np.uint8], tile_size: int) -> Image.Image:

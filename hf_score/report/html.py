@@ -14,7 +14,8 @@ from ..errors import HFScoreError
 from ..files import write_text
 from .conclusions import class_cells, conclusions, region_cells
 from .figures import png_bytes
-from .plots import group_bars, training_curves
+from .names import in_words
+from .plots import group_bars, training_curves, worst_groups
 from .redact import redact
 from .summary import summarise, table_cells
 from .templating import environment, how_decided, which_lambda
@@ -30,6 +31,14 @@ SECTIONS = {
     "training_curves": ("curves", "Loss, penalty and held-out accuracy over the optimizer steps."),
 }
 PNG_LIMIT = 1_500_000
+#: Of all pictures of a page, in characters: what does not fit is left out, contact sheets first, and the page says so.
+PAGE_LIMIT = 8_500_000
+#: Bars and curves are made here alone.
+BARS = "Accuracy per group; with several seeds bars are means and dots are seeds. ▼: worst group of each method."
+CURVES = (
+    "Loss, penalty, held-out accuracy and reliance, from the starting model on. Held-out data comes from the training "
+    "distribution."
+)
 
 
 def write_report(
@@ -47,8 +56,9 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
 
     Args:
         results: the content of `results.json` (schema `hf-score/results/1`).
-        figures: picture and caption by key. A key that starts with `contact_sheet`, `heatmaps`, `group_bars` or
-            `training_curves` (such as `contact_sheet/benign`) goes to that section; others come last.
+        figures: picture and caption by key. A key that starts with `contact_sheet`, `heatmaps`, `insertions`,
+            `group_bars` or `training_curves` (such as `contact_sheet/benign`) goes to that section; others come last.
+            Contact sheets are thumbnails that open. What would make the page larger than 10 MB is left out.
 
     Raises:
         HFScoreError: `results` has no methods, or lacks a part that the page is about.
@@ -58,26 +68,7 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
         raise HFScoreError("These results hold no methods, so there is nothing to report: run the evaluation first.")
     methods = summarise(results)
     labels = {key: method.label for key, method in methods.items()}
-    drawn = dict(figures)
-    has_groups = any(method.worst_group for method in methods.values())
-    if has_groups and not any(key.startswith("group_bars") for key in drawn):
-        drawn["group_bars"] = (
-            group_bars(results),
-            "Accuracy per group; with several seeds bars are means and dots are seeds. ▼: worst group of each method.",
-        )
-    if results.get("history") and not any(key.startswith("training_curves") for key in drawn):
-        drawn["training_curves"] = (
-            training_curves(results["history"], labels=labels),
-            "Training, penalty and held-out accuracy. Held-out data comes from the training distribution.",
-        )
-    names = [*(section for section, _ in SECTIONS.values()), "others"]
-    sections: dict[str, list[dict[str, str]]] = {name: [] for name in names}
-    for key, (image, caption) in drawn.items():
-        prefix = next((prefix for prefix in SECTIONS if key.startswith(prefix)), None)
-        section, alt = SECTIONS[prefix] if prefix else ("others", "Picture, described below.")
-        which = key.removeprefix(prefix or "").strip("/_ ")
-        alt = f"{which}: {alt}" if which else alt
-        sections[section].append({"source": _data_uri(image), "alt": alt, "caption": caption})
+    sections, left_out = _sections({**_drawn(results, labels), **figures})
     header, rows = table_cells(results)
     try:
         page = (
@@ -93,6 +84,7 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
                 header=header,
                 rows=list(zip(labels, rows, strict=True)),
                 figures=sections,
+                left_out=left_out,
                 how_decided=how_decided(results),
                 which_lambda=which_lambda(results),
                 created=str(results.get("created") or "")[:16].replace("T", " "),
@@ -103,6 +95,41 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, tuple[Image.
     except KeyError as error:
         raise HFScoreError(f"These results have no {error}: write them with this version of hf-score.") from error
     return page
+
+
+def _drawn(results: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, tuple[Image.Image, str]]:
+    """Bars and curves, where the results have their numbers."""
+    drawn: dict[str, tuple[Image.Image, str]] = {}
+    methods = list(summarise(results).values())
+    if any(method.worst_group for method in methods):
+        everyone, shown = list(methods[0].group_accuracy), worst_groups(results)
+        caption = BARS + in_words(everyone, "group", among=[everyone.index(group) for group in shown])
+        if len(shown) < len(everyone):
+            caption += f" Shown are {len(shown)} of {len(everyone)} groups, those with the lowest accuracy."
+        drawn["group_bars"] = (group_bars(results), caption)
+    if results.get("history"):
+        drawn["training_curves"] = (training_curves(results["history"], labels=labels), CURVES)
+    return drawn
+
+
+def _sections(figures: Mapping[str, tuple[Image.Image, str]]) -> tuple[dict[str, list[dict[str, str]]], bool]:
+    """The pictures by section, as many as `PAGE_LIMIT` allows, and whether some did not fit; contact sheets come last
+    to be fitted in, in their order."""
+    names = [*(section for section, _ in SECTIONS.values()), "others"]
+    sections: dict[str, list[dict[str, str]]] = {name: [] for name in names}
+    room, left_out = PAGE_LIMIT, False
+    for key, (image, caption) in sorted(figures.items(), key=lambda pair: pair[0].startswith("contact_sheet")):
+        prefix = next((prefix for prefix in SECTIONS if key.startswith(prefix)), None)
+        section, alt = SECTIONS[prefix] if prefix else ("others", "Picture, described below.")
+        which = key.removeprefix(prefix or "").strip("/_ ")
+        alt = f"{which}: {alt}" if which else alt
+        source = _data_uri(image)
+        if len(source) > room:
+            left_out = True
+            continue
+        room -= len(source)
+        sections[section].append({"source": source, "alt": alt, "caption": caption})
+    return sections, left_out
 
 
 def _by_name(counts: Any, dataset: Mapping[str, Any]) -> dict[str, int] | None:

@@ -20,26 +20,30 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from .methods import find_method
+from .names import drawn_names
 from .summary import summarise
 
-__all__ = ["group_bars", "training_curves"]
+__all__ = ["group_bars", "training_curves", "worst_groups"]
 
 INK = "#20242b"
 MUTED = "#6e747d"
 WORST = "#c1121f"
+#: More would be too thin to read.
+MOST_GROUPS = 16
 SPARE_COLOURS = ("#009e73", "#d55e00")
 
 
 def group_bars(results: Mapping[str, Any]) -> Image.Image:
     """Accuracy of every group under every method, with each seed as a dot and the standard deviation as a bar.
 
-    The worst group of each method is marked; a group without test images says so.
+    The worst group of each method is marked; a group without test images says so. Of many groups the worst are shown
+    (`worst_groups`).
 
     Args:
         results: the content of `results.json`.
     """
     methods = list(summarise(results).values())
-    groups = list(methods[0].group_accuracy) if methods else []
+    groups = worst_groups(results)
     colours = _colours([method.key for method in methods])
     width = min(16.0, max(7.0, 1.6 + len(groups) * (0.5 + 0.34 * len(methods))))
     figure = Figure(figsize=(width, 4.2), dpi=110, layout="constrained")
@@ -66,7 +70,9 @@ def group_bars(results: Mapping[str, Any]) -> Image.Image:
     for g, group in enumerate(groups):
         if methods and all(method.group_accuracy[group] is None for method in methods):
             axes.text(g, 3, "no test images", ha="center", fontsize=9, style="italic", color=MUTED)
-    axes.set_xticks(range(len(groups)), [textwrap.fill(_label(group), 16) for group in groups])
+    everyone = list(methods[0].group_accuracy) if methods else []
+    told = dict(zip(everyone, drawn_names(everyone, "group"), strict=True))
+    axes.set_xticks(range(len(groups)), [textwrap.fill(_label(told[group]), 16) for group in groups])
     axes.set_xlim(-0.6, max(1, len(groups)) - 0.4)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
@@ -77,6 +83,18 @@ def group_bars(results: Mapping[str, Any]) -> Image.Image:
     )
     _legend(figure, handles)
     return _rendered(figure)
+
+
+def worst_groups(results: Mapping[str, Any]) -> list[str]:
+    """The groups that a page has room for, in their order: those with the lowest accuracy of any method."""
+    methods = list(summarise(results).values())
+    groups = list(methods[0].group_accuracy) if methods else []
+    lowest = {
+        group: min((s.mean for m in methods if (s := m.group_accuracy[group]) is not None), default=2.0)
+        for group in groups
+    }
+    shown = {*sorted(groups, key=lowest.__getitem__)[:MOST_GROUPS]}
+    return [group for group in groups if group in shown]
 
 
 def training_curves(

@@ -28,6 +28,10 @@ DECIDERS = {
 }
 
 
+#: With more classes than these, those of which nothing was kept are not listed.
+MANY = 20
+
+
 #: Where the card's template is in a clone; a wheel has it beside the others (`force-include` in pyproject.toml).
 _MODEL_CARDS = Path(__file__).parents[2] / "model_cards"
 
@@ -97,6 +101,7 @@ def how_decided(results: Mapping[str, Any]) -> str:
     counts = [
         f"{name}: {count} of {candidates[name]} candidates" if name in candidates else f"{name}: {count}"
         for name, count in kept.items()
+        if count or len(kept) <= MANY
     ]
     return f"{text} Kept: {'; '.join(counts)}." if counts else text
 

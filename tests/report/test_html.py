@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_score.data.classes import file_names
 from hf_score.errors import HFScoreError
+from hf_score.pipeline.pictures import figures_of
 from hf_score.report import write_report
 
 
@@ -177,3 +179,32 @@ def test_nothing_is_written_of_results_that_are_not_complete(tmp_path, results):
         with pytest.raises(HFScoreError):
             write_report(tmp_path / "report", broken, {})
     assert not (tmp_path / "report").exists()
+
+
+def test_the_contents_lead_to_every_section(write, results):
+    page = write(results, {"heatmaps": (Image.new("RGB", (3, 3)), "caption")})
+    links = [link["href"].removeprefix("#") for link in page.all("a") if link["href"].startswith("#")]
+    assert links == [heading["id"] for heading in page.all("h2")] and "where-it-looks-before-and-after" in links
+
+
+def test_a_thousand_classes_make_no_page_of_more_than_ten_megabytes(tmp_path, make_results):
+    """The sheets of those classes come first of which samples were kept, and the page says that it shows some."""
+    names = [f"class number {i}" for i in range(1000)]
+    groups = [f"{name}, {attribute}" for name in names for attribute in ("no", "yes")]
+    accuracies = {key: [0.5] * 2000 for key in ("erm", "score")}
+    results = make_results(("erm", "score"), groups=groups, accuracies=accuracies)
+    results["dataset"]["class_names"] = names
+    results["selection"]["classes"] = {**dict.fromkeys(names, 0), "class number 700": 9}
+    noise = np.random.default_rng(0).integers(0, 255, (1200, 1440, 3), dtype=np.uint8)
+    folder = tmp_path / "contact_sheets"
+    folder.mkdir()
+    Image.fromarray(noise).save(folder / f"{file_names(names)[700]}.png")
+    for file in file_names(names)[:9]:
+        Image.fromarray(noise[:1000]).save(folder / f"{file}.png")
+    path = write_report(tmp_path / "report", results, figures_of(results, folder))
+    assert path.stat().st_size < 10_000_000
+    page = Page(path.read_text(encoding="utf-8"))
+    captions = page.text[page.text.index("What the model recognises the classes by\n") :]
+    assert "Shown are\n" in captions and "of 1000 classes" in captions
+    assert 0 < captions.index("Candidates of class class number 700.") < captions.index("class class number 0.")
+    assert "class number 999" in page.text  # among the data's facts

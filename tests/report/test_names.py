@@ -10,6 +10,7 @@ from PIL import Image
 from hf_score.detection import Candidates
 from hf_score.pipeline.pictures import figures_of, write_contact_sheets
 from hf_score.report import render_conclusions, render_model_card, render_table, write_report
+from hf_score.report.names import drawn_names, in_words
 
 NAMES = ["a|b", '<b>c</b> & "d"\'', "HER2+\n# HER2-", "良性 | 悪性", "x" * 200, "$\\alpha_$ *e* [f](g) `h`"]
 PAIRS = [NAMES[:2], NAMES[2:4], NAMES[4:]]
@@ -88,3 +89,14 @@ def test_every_picture_has_a_file_and_a_place_on_the_page(names, results, tmp_pa
     assert "<b>c" not in page and page.count("data:image/png") >= 3
     for name in names:
         assert name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")[:3] in page
+
+
+@pytest.mark.parametrize("name", ["悪性", "ورم", "ปกติ", "🩺 scan", "가나다"])
+def test_a_name_that_no_figure_can_draw_is_a_number_there_and_a_name_beside_it(name, results, tmp_path, recwarn):
+    named = with_names(results, ["benign", name])
+    page = write_report(tmp_path / "report", named, {}).read_text()
+    assert f"group 2 is “{name}, no”" in page and "group 0 is" not in page
+    assert not [str(warning.message) for warning in recwarn if "lyph" in str(warning.message)]
+    assert drawn_names(["Größe µ ≤ 3 ✓", name]) == ["Größe µ ≤ 3 ✓", "class 1"]
+    assert in_words(["benign", name]) == f" Here class 1 is “{name}”."
+    assert in_words(["benign", name], among=[0]) == ""

@@ -91,6 +91,15 @@ def test_without_hf_score_it_still_classifies_and_says_so(monkeypatch):
         assert without_heatmap is None and with_heatmap is None
 
 
+def test_the_verdict_is_on_the_page_and_names_in_it_stay_text(tmp_path):
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "space"))
+    about = {**SETTINGS, "verdict": "Improved: <b>x</b>.\n\n*Not* checked.", "examples": [], "patch": None}
+    (folder / "space.json").write_text(json.dumps(about))
+    texts = [str(block.value) for block in load_app(folder).demo.blocks.values() if hasattr(block, "value")]
+    assert "<p>Improved: &lt;b&gt;x&lt;/b&gt;.</p><p>*Not* checked.</p>" in texts
+    assert any("Upload one." in text for text in texts) and not any("take an example" in text for text in texts)
+
+
 def test_models_of_different_tasks_are_refused(tmp_path):
     folder = tmp_path / "space"
     shutil.copytree(EXAMPLE, folder)
@@ -134,7 +143,7 @@ def page(address):
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1300})
-        page.set_default_timeout(300_000)  # bounds failure, not speed
+        page.set_default_timeout(60_000)  # bounds failure, not speed
         asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -144,42 +153,67 @@ def page(address):
         browser.close()
 
 
+def says(page, *words):
+    """Waits until the sentences on the two models hold these words."""
+    page.wait_for_function(
+        "words => { const all = [...document.querySelectorAll('.prose.change')].map((one) => one.textContent);"
+        " return words.every((word, i) => (all[i] ?? '').includes(word)); }",
+        arg=words,
+    )
+
+
+def patched_picture(page, *, other_than=None, width=None):
+    """The address of the picture with the patch, once it is there whole and, where asked, a new one or so wide."""
+    found = page.wait_for_function(
+        "([before, width]) => { const now = document.querySelector('.spot img');"
+        " return now && now.complete && now.src !== before && now.naturalWidth && [null, now.naturalWidth]"
+        ".includes(width) && now.src; }",
+        arg=[other_than, width],
+    )
+    return found.json_value()
+
+
+def place(page):
+    """Size, left and top, as the page shows them."""
+    return [int(one.input_value()) for one in page.locator("input[type=number]").all()]
+
+
+def click_until_there(page, left, top):
+    """Click on the picture at this percentage of its width and height, again where the page moved meanwhile."""
+    timeout = pytest.importorskip("playwright.sync_api").TimeoutError
+    for _ in range(6):
+        picture = page.locator(".spot img")
+        box = picture.bounding_box()
+        picture.click(position={"x": left / 100 * box["width"], "y": top / 100 * box["height"]})
+        try:
+            numbers = "[...document.querySelectorAll('input[type=number]')].slice(1).map((one) => +one.value)"
+            page.wait_for_function(f"wanted => `${{{numbers}}}` === `${{wanted}}`", arg=[left, top], timeout=10_000)
+        except timeout:
+            continue
+        return
+    raise AssertionError(f"clicked at {left}, {top}, and the patch stays at {place(page)[1:]}")
+
+
 def test_example_patch_and_upload_in_a_browser(page, tmp_path):
-    def says(*words):
-        """Waits until the sentences on the two models hold these words."""
-        page.wait_for_function(
-            "words => { const all = [...document.querySelectorAll('.prose.change')].map((one) => one.textContent);"
-            " return words.every((word, i) => (all[i] ?? '').includes(word)); }",
-            arg=words,
-            timeout=300_000,
-        )
-
-    def numbers():
-        return [int(one.input_value()) for one in page.locator("input[type=number]").all()]
-
-    says("changes its answer from shirt to pullover", "still says shirt")  # the first example is there
-    assert numbers() == [16, 17, 17]
+    says(page, "changes its answer from shirt to pullover", "still says shirt")  # the first example is there
+    assert place(page) == [16, 17, 17]
+    before = patched_picture(page)
     page.get_by_text("shirt, red square (2)").click()
-    says("(+0 points)", "(+0 points)")  # the patch covers the square that is there already
+    says(page, "(+0 points)", "(+0 points)")  # the patch covers the square that is there already
+    before = patched_picture(page, other_than=before)
 
-    box = page.locator(".spot img").bounding_box()
-    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
-    page.wait_for_function("[...document.querySelectorAll('input[type=number]')][1].value === '75'")
-    assert numbers() == [16, 75, 50]
+    click_until_there(page, 75, 50)
+    assert place(page) == [16, 75, 50]
+    patched_picture(page, other_than=before)
     page.get_by_label("a square of one colour").click()
     page.wait_for_selector("text=Colour of the square")
 
     Image.new("RGB", (640, 480), "white").save(tmp_path / "white.png")
-    before = page.locator(".spot img").get_attribute("src")
+    before = patched_picture(page)
     page.get_by_label("Remove Image").click()
     page.locator("input[type=file]").first.set_input_files(tmp_path / "white.png")
-    page.wait_for_function(
-        "before => { const now = document.querySelector('.spot img');"
-        " return now && now.src !== before && now.naturalWidth === 640; }",
-        arg=before,
-        timeout=300_000,
-    )
-    says("With the patch it", "With the patch it")
+    patched_picture(page, other_than=before, width=640)
+    says(page, "With the patch it", "With the patch it")
     for picture in page.locator(".picture img").all():  # the upload, the patched one and four heatmaps
         assert picture.evaluate("one => one.complete && one.naturalWidth > 0")
     assert page.locator(".picture img").count() == 6

@@ -49,7 +49,7 @@ def test_front_matter_and_requirements_agree_with_what_is_installed(make_run, tm
     folder = make_space(make_run([WITH_SQUARE]), tmp_path / "space")
     card = SpaceCard.load(folder / "README.md").data
     assert (card.sdk, card.sdk_version, card.app_file) == ("gradio", version("gradio"), "app.py")
-    assert card.license == "apache-2.0" and "hf-score" in card.tags and card.models is None
+    assert card.license is None and "hf-score" in card.tags and card.models is None
     assert len(card.to_dict()["short_description"]) <= 60  # the Hub refuses longer ones
     requirements = [Requirement(line) for line in (folder / "requirements.txt").read_text().splitlines()]
     assert {"gradio", "torch", "transformers", "timm", "zennit"} <= {one.name for one in requirements}
@@ -129,6 +129,51 @@ def test_images_without_a_licence_to_show_them_stay_at_home(make_run, tmp_path, 
     assert not any(b"/home/ann" in content or str(tmp_path).encode() in content for content in own)
     assert about["debiased"] == "me/debiased" and not (folder / "debiased").exists()
     assert SpaceCard.load(folder / "README.md").data.models == ["me/debiased"]
+
+
+def test_own_pictures_take_the_place_of_private_ones(make_run, tmp_path, capsys):
+    """Nothing of the data set goes in, and nothing that the given files say of themselves."""
+    run = make_run([WITH_SQUARE], dataset="/home/ann/secret/birds")
+    exif = Image.Exif()
+    exif[0x010E] = "Ann's phone"
+    shown = Image.new("RGB", (40, 30), "green")
+    (tmp_path / "mine" / "gull").mkdir(parents=True)
+    shown.save(tmp_path / "mine" / "gull" / "7.jpg", exif=exif)
+    shown.save(tmp_path / "alone.png")
+    sticker = Image.new("RGBA", (8, 4), (9, 8, 7, 128))
+    sticker.save(tmp_path / "sticker.png")
+    words = ["space", str(run), "--output_dir", str(tmp_path / "space"), "--license", "mit"]
+    words += ["--patch", str(tmp_path / "sticker.png"), "--examples", str(tmp_path / "mine")]
+    assert main([*words, str(tmp_path / "alone.png")]) == 0
+    folder = tmp_path / "space"
+    about = settings(folder)
+    assert [one["label"] for one in about["examples"]] == ["gull (7)", "alone"] and about["credits"] is None
+    assert about["patch"] == {"file": "patch.png", "label": "pullover", "size": 0.2, "left": 0.25, "top": 0.25}
+    assert (np.asarray(Image.open(folder / "patch.png")) == np.asarray(sticker)).all()
+    assert b"phone" not in (folder / about["examples"][0]["file"]).read_bytes()
+    pictures = [path for path in folder.rglob("*.png") if "hf_score" not in path.parts]
+    assert len(pictures) == 3 and SpaceCard.load(folder / "README.md").data.license == "mit"
+    capsys.readouterr()
+    (tmp_path / "mine" / "gull" / "8.png").write_text("no picture")
+    before = (folder / "space.json").read_bytes()
+    assert main(words) == 2 and "8.png cannot be read as a picture" in capsys.readouterr().err
+    assert (folder / "space.json").read_bytes() == before
+
+
+def test_images_of_private_data_are_shown_if_asked_for_and_of_open_data_not_if_not(make_run, tmp_path):
+    birds = tmp_path / "birds"
+    for split, count in (("train", 8), ("test", 4)):
+        for name in ("pullover", "shirt"):
+            (birds / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (32, 32), (20 * i, len(name), count)).save(birds / split / name / f"{i}.png")
+    run = make_run([WITHOUT], dataset=str(birds))
+    folder = make_space(run, tmp_path / "space", publish_images=True)
+    about = settings(folder)
+    assert len(about["examples"]) == 8 and about["patch"]["label"] == "shirt" and about["credits"] is None
+    (run / "run.json").write_text((run / "run.json").read_text().replace(str(birds), "fashion_patch"))
+    about = settings(make_space(run, tmp_path / "space", publish_images=False))
+    assert about["examples"] == [] and about["patch"] is None
 
 
 def test_it_brings_the_whole_package_but_no_data(make_run, tmp_path):
