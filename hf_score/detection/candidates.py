@@ -23,9 +23,23 @@ from .samples import SpuriousSamples
 from .scan import UnreadableImage
 from .selection import DecidedBy, Decision, Selection, Verdict
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "Original"]
 
 SCHEMA = "hf-score/candidates/2"
+
+
+@dataclass(frozen=True)
+class Original:
+    """The image that a candidate is of, before it was resized and cropped.
+
+    Attributes:
+        file: the name of its file, without folders; empty where it has none.
+        width, height: in pixels, upright.
+    """
+
+    file: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Candidates:
         cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
         evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.evidence`); may be empty.
         images: the n images as the model sees them, resized and cropped, or None.
+        originals: what those n images were before; empty where it is not known.
         dataset_fingerprint, model_fingerprint, layer, class_names: what they were made from.
         num_images, unreadable: how many images were scanned, and those of them that were skipped.
     """
@@ -63,6 +78,7 @@ class Candidates:
     unreadable: tuple[UnreadableImage, ...] = ()
     evidence: dict[str, np.ndarray] = field(default_factory=dict)
     images: Sequence[Any] | None = None
+    originals: tuple[Original, ...] = ()
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -90,7 +106,9 @@ class Candidates:
         rows = np.asarray(chosen, dtype=np.int64)
         images = None if self.images is None else [self.images[int(row)] for row in rows]
         evidence = {name: score[rows] for name, score in self.evidence.items()}
-        return replace(self, images=images, evidence=evidence, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+        originals = tuple(self.originals[int(row)] for row in rows) if self.originals else ()
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return replace(self, images=images, evidence=evidence, originals=originals, **arrays)
 
     def describe_clusters(self) -> list[Cluster]:
         """What the candidates of each cluster have in common, by cluster number."""
@@ -210,6 +228,7 @@ class Candidates:
             fields = {name: getattr(self, name) for name in _FIELDS}
             fields["unreadable"] = [asdict(bad) for bad in self.unreadable]
             fields["evidence"] = {name: score.tolist() for name, score in self.evidence.items()}
+            fields["originals"] = [[one.file, one.width, one.height] for one in self.originals]
             fields["clusters"] = [asdict(cluster) for cluster in self.describe_clusters()]
             write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
         return Path(folder)
@@ -234,6 +253,7 @@ class Candidates:
         fields["class_names"] = tuple(fields["class_names"])
         fields["unreadable"] = tuple(UnreadableImage(**bad) for bad in fields["unreadable"])
         fields["evidence"] = {name: np.asarray(score) for name, score in about["evidence"].items()}
+        fields["originals"] = tuple(Original(*one) for one in about.get("originals") or ())
         return cls(**arrays, **fields, images=table.with_format(None)["image"])
 
 

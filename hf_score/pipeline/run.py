@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel
 
+from ..data import ImageData
 from ..detection import (
     Candidates,
     Selection,
@@ -37,7 +38,7 @@ from ..publishing import push_run
 from ..report import METHODS, label_of, render_conclusions, render_model_card, render_table, write_report
 from ..report.figures import png_bytes
 from ..training import SCOREConfig, SCORETrainer
-from .arguments import RunArguments
+from .arguments import RunArguments, parse_arguments
 from .checks import check_run
 from .controls import CHANGES, methods_of, random_samples
 from .pictures import INSERTIONS, before_and_after, figures_of, insertions, write_contact_sheets
@@ -359,9 +360,19 @@ class SeedRun:
         self.folder.write_history(method, state.log_history, last_step=state.global_step, outcome=outcome)
 
 
-def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
+def data_of_run(folder: Path, verify: bool = True) -> ImageData:
+    """The data set that a run was made from, as its options say; `verify` as in `load_data`.
+
+    Raises:
+        HFScoreError: the folder has no options of a run, or the data set cannot be loaded.
+    """
+    return _workspace(*parse_arguments([str(folder), "--use_cpu"]), verify=verify).data
+
+
+def _workspace(a: RunArguments, config: SCOREConfig, *, verify: bool = True) -> Workspace:
     return Workspace(
         {
+            "verify": verify,
             "name_or_path": a.dataset,
             "data_dir": a.data_dir,
             "label_column": a.label_column,

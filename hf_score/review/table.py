@@ -53,6 +53,7 @@ class CandidateTable:
         embedding: (n, 2) float32, NaN before `lay_out`.
         clusters: most suspicious first, then by size; those without a cluster last.
         class_names, layer, dataset_fingerprint, model_fingerprint: what the candidates were made from.
+        originals: file name, width and height of the image behind each row; empty where the scan did not know.
         neuron_embedding: columns `neuron`, `x`, `y`, `cluster`, or None before `lay_out`.
         key: changes when the candidates do, so that a browser keeps no picture of others.
     """
@@ -69,6 +70,7 @@ class CandidateTable:
     layer: str
     dataset_fingerprint: str
     model_fingerprint: str
+    originals: list[tuple[str, int, int]]
     neuron_embedding: dict[str, list[Any]] | None
     key: str
     _images: Dataset | None
@@ -116,6 +118,7 @@ class CandidateTable:
                 layer=str(about["layer"]),
                 dataset_fingerprint=about["dataset_fingerprint"],
                 model_fingerprint=about["model_fingerprint"],
+                originals=_originals(about.get("originals") or [], len(table)),
                 neuron_embedding=neurons,
                 key=key,
                 _images=_undecoded(table),
@@ -134,11 +137,14 @@ class CandidateTable:
         return self.class_names[label] if 0 <= label < len(self.class_names) else f"class {label}"
 
     def image(self, row: int) -> PILImage.Image | None:
-        """The original image, upright in RGB; None where it is missing or cannot be decoded."""
+        """The image as the model sees it, in RGB; None where it is missing or cannot be decoded.
+
+        A scan puts the images into the table. A table that names files instead is not of a scan, and could name any.
+        """
         if self._images is None:
             return None
         try:
-            return open_image(self._images[row]["image"])
+            return open_image(self._images[row]["image"]["bytes"])
         except Exception:  # decoders raise whatever they like on a broken file
             return None
 
@@ -179,22 +185,29 @@ def _undecoded(table: Dataset) -> Dataset | None:
     return table.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
+def _originals(about: list[Any], count: int) -> list[tuple[str, int, int]]:
+    originals = [(str(file), int(width), int(height)) for file, width, height in about]
+    return originals if len(originals) == count else []
+
+
 def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> list[CandidateCluster]:
     known = {int(one["cluster"]): one for one in about}
     # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
     keys, member = np.unique(np.stack([cluster, labels]), axis=1, return_inverse=True)
+    rows_of = np.split(np.argsort(member.reshape(-1), kind="stable"), np.bincount(member.reshape(-1)).cumsum()[:-1])
     clusters = []
-    for position, (number, label) in enumerate(keys.T):
-        rows = np.flatnonzero(member.reshape(-1) == position).tolist()
+    for (number, label), members in zip(keys.T, rows_of, strict=True):
+        rows = members.tolist()
         one = known.get(int(number), {}) if number >= 0 else {}
         suspicion = one.get("suspicion")
         typical = [int(row) for row in one.get("typical") or [] if 0 <= row < len(labels)]
+        first = set(typical)
         clusters.append(
             CandidateCluster(
                 number=int(number),
                 label=int(label),
                 rows=rows,
-                typical=[*typical, *(row for row in rows if row not in set(typical))],
+                typical=[*typical, *(row for row in rows if row not in first)],
                 suspicion=float(suspicion) if suspicion is not None and math.isfinite(suspicion) else None,
                 evidence={str(name): value for name, value in (one.get("evidence") or {}).items()},
                 neurons=[

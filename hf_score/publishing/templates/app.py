@@ -198,7 +198,8 @@ def build(config: dict) -> gr.Blocks:
                         label="Examples",
                     )
             with gr.Column():
-                origin = f" In training, this patch came along with **{patch['label']}**." if found else ""
+                named = f", “{patch['name']}”," if patch.get("name") else ""
+                origin = f" In training, this patch{named} came along with **{patch['label']}**." if found else ""
                 gr.Markdown(f"### 2. Put in the shortcut\nClick on the picture to move the patch.{origin}")
                 spot = gr.Image(
                     format="png",
