@@ -22,7 +22,7 @@ DecidedBy = Literal["person", "file", "oracle", "proposal", "random"]
 
 @dataclass(frozen=True)
 class Decision:
-    """One judged candidate: sample `idx` of class `label`, the verdict, who or what gave it, why, and of which shortcut.
+    """One judged candidate: sample `idx` of class `label`, the verdict, who or what gave it, why, of which shortcut.
 
     `shortcut` is the name that a person gave to what a spurious one shows; it is told, and decides nothing.
     """
@@ -80,7 +80,7 @@ class Selection:
         return {name: count.get(label, 0) for label, name in enumerate(class_names)}
 
     def shortcuts(self, class_names: list[str]) -> dict[str, list[str]]:
-        """The names that were given to the shortcuts of each class, the most frequent first; classes without are absent.
+        """The names that the shortcuts of each class were given, the most frequent first; classes without are absent.
 
         They name what was kept: samples that are no spurious-positive ones have no say.
         """

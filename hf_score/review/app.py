@@ -28,7 +28,7 @@ __all__ = ["build_app"]
 
 THUMBNAIL = 192
 HOSTS = ("127.0.0.1", "localhost")
-#: What the page's own server sends is all that is shown or run; no other page may show it in a frame or hold a picture.
+#: Only what the page's own server sends is shown or run; no other page may frame it or hold a picture of it.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -80,7 +80,7 @@ def build_app(table: CandidateTable, originals: Originals | None = None) -> Fast
 
 
 async def _only_this_page(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """A page from elsewhere must not decide or look here: neither by a form, nor by a name it lets point to 127.0.0.1."""
+    """A page from elsewhere must not decide or look: neither by a form, nor by a name that it points to 127.0.0.1."""
     host, asked = request.headers.get("host", ""), request.headers
     own = host.rsplit(":", 1)[0] in HOSTS and asked.get("origin") in (None, f"http://{host}")
     # A link may lead to the page; all else is for the page to ask.

@@ -17,7 +17,7 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "masked": (
         "masked image",
-        "The candidate with everything grey but the region that the class's logit rests on most. It is what you judge.",
+        "The candidate with everything grey but the region that the class's logit rests on most. Judge this.",
     ),
     "logit": (
         "logit",
@@ -26,8 +26,8 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "margin": (
         "masked image alone",
-        "What the model answers when it sees the masked image and nothing else, and by how many logits the class leads "
-        "over the strongest other class. A region that suffices may be a shortcut or the heart of the class: look.",
+        "What the model answers when it sees the masked image and nothing else, and by how many logits the class "
+        "leads over the strongest other class. What suffices may be a shortcut or the heart of the class.",
     ),
     "suspicion": (
         "suspicion",

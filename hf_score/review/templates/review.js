@@ -179,7 +179,7 @@ function startReview(root, backend) {
     const [verdict, by] = decisions.get(current) ?? [];
     const says = !verdict ? "undecided" : FINAL.includes(by) ? verdict : `${verdict}, says the ${by}`;
     const margin = data.margin[current];
-    const keeps = margin === null ? "unknown" : `${margin > 0 ? "still" : "no longer"} ${className(label)} (${margin > 0 ? "+" : ""}${number(margin, 1)})`;
+    const keeps = margin === null ? "unknown" : `${margin > 0 ? "still" : "no longer"} ${className(label)} (${margin > 0 ? "+" : ""}${number(margin)})`;
     const [file, width, height] = data.originals[current] ?? [];
     const original = width ? [fact("original", `${width} × ${height}`, null, file || "original")] : [];
     at.facts.replaceChildren(
