@@ -6,7 +6,8 @@
 
 Needs playwright and Chromium. Seconds from the browser's navigation until the first original, heatmap and masked image
 are all decoded, each time in a new browser process with an empty cache; the server has been started before. With
-`--pictures`, so many pictures and maps lie on disk and come again under other numbers: 100,000 of 224 px would take 26 GB.
+`--pictures`, so many pictures and maps lie on disk and come again under other numbers: 100,000 of 224 px would take
+26 GB.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def repeated(table: CandidateTable, rows: int) -> CandidateTable:
-    """A table of so many rows over the pictures of a smaller one; each row with a number, logit and margin of its own."""
+    """A table of so many rows over the pictures of a smaller one; each with a number, logit and margin of its own."""
     again = np.arange(rows) % len(table)
     labels, cluster = table.labels[again], table.cluster[again]
     random = np.random.default_rng(0)

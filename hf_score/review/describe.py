@@ -50,7 +50,7 @@ def describe_table(table: CandidateTable, *, limit: int | None = None) -> dict[s
 
 
 def describe_decisions(store: DecisionStore, rows: Iterable[int]) -> dict[str, Any]:
-    """Row to [verdict, decided by, note, shortcut], None where that was taken back; whether something can be undone."""
+    """Row to [verdict, decided by, note, shortcut], None where that was taken back; and if more can be undone."""
     decisions = {row: store.decision(row) for row in rows}
     return {
         "changed": {str(row): d and [d.verdict, d.decided_by, d.note, d.shortcut] for row, d in decisions.items()},

@@ -13,8 +13,9 @@ from tiny import tiny_processor, tiny_vit
 from hf_score import HFScoreError
 from hf_score.data import load_data
 from hf_score.detection import Candidates, find_candidates
-from hf_score.pipeline import data_of_run
-from hf_score.review import CandidateTable, export_page
+from hf_score.pipeline import RunFolder, data_of_run
+from hf_score.report.templating import how_decided
+from hf_score.review import CandidateTable, DecisionStore, export_page
 from hf_score.review.describe import describe_table
 from hf_score.review.originals import Originals
 from hf_score.review.words import TERMS
@@ -61,6 +62,24 @@ def test_every_score_of_a_scan_is_put_into_words(scanned):
     table = CandidateTable.open(scanned)
     assert {name for cluster in table.clusters for name in cluster.evidence} <= set(TERMS)
     assert len({name for name, _ in TERMS.values()}) == len(TERMS)  # one name for each thing
+
+
+def test_the_docs_have_the_words_of_the_page():
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "review-candidates.md"
+    rows = page.read_text(encoding="utf-8").split("## What the words mean")[1].split("\n## ")[0]
+    words = [line.split("|")[1].strip() for line in rows.splitlines() if line.startswith("| ")][1:]
+    assert words == [name for name, _ in TERMS.values()]
+
+
+def test_a_shortcut_s_name_stands_where_the_run_is_told(scanned, tmp_path):
+    store = DecisionStore(scanned)
+    store.decide([0, 1], "spurious", shortcut="red *square*")
+    summary = RunFolder(scanned).selection_summary(["plain", "square"])
+    label = ["plain", "square"][int(store.table.labels[0])]
+    said = how_decided({"selection": summary})
+    assert f"in the words of who judged: “red *square*” ({label})" in said
+    (scanned / "selection.json").unlink()
+    assert "words" not in how_decided({"selection": {**summary, "shortcuts": {}}})
 
 
 def test_the_original_comes_out_of_the_data_set_at_its_own_size(scanned):
