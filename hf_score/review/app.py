@@ -168,8 +168,16 @@ def _decisions(table: CandidateTable) -> APIRouter:
 
     @router.post("/decide")
     def decide(change: Change) -> dict[str, Any]:
-        options = {"shortcut": change.shortcut, "undecided_only": change.undecided_only}
-        return answer(change, lambda store: store.decide(change.rows, change.verdict, change.notes, **options))
+        return answer(
+            change,
+            lambda store: store.decide(
+                change.rows,
+                change.verdict,
+                change.notes,
+                shortcut=change.shortcut,
+                undecided_only=change.undecided_only,
+            ),
+        )
 
     @router.post("/amend")
     def amend(change: Amendment) -> dict[str, Any]:
