@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,7 +277,19 @@ def _review(run: Path, port: int | None, no_browser: bool, export: Path | None) 
         return
     from .review.page import serve
 
-    serve(run, port=port, browser=not no_browser)
+    serve(run, port=port, browser=not no_browser, load=_data_of(run))
+
+
+def _data_of(folder: Path) -> Callable[[bool], Any] | None:
+    """How to load the data set that a run folder, or that of one of its seeds, was made from; None if not known."""
+    from .pipeline.arguments import OPTIONS_FILE
+
+    for place in (folder, folder.resolve().parent):
+        if (place / OPTIONS_FILE).is_file():
+            from .pipeline import data_of_run
+
+            return partial(data_of_run, place)
+    return None
 
 
 def _add_push(parser: argparse.ArgumentParser) -> None:

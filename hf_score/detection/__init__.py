@@ -1,6 +1,6 @@
 """Finding spurious-positive samples: scan, masks, candidates, and the decision about them as a file."""
 
-from .candidates import Candidates
+from .candidates import Candidates, Original
 from .clusters import Cluster, ClusterNeuron, cluster_candidates, describe_clusters
 from .decide import (
     decide_at_random,
@@ -25,6 +25,7 @@ __all__ = [
     "ClusterNeuron",
     "Decision",
     "ObjectFinder",
+    "Original",
     "ScanHit",
     "ScanResult",
     "Selection",

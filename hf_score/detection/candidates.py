@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -22,9 +22,23 @@ from .samples import SpuriousSamples
 from .scan import UnreadableImage
 from .selection import DecidedBy, Decision, Selection, Verdict
 
-__all__ = ["Candidates", "ClusterRecord", "read_about"]
+__all__ = ["Candidates", "ClusterRecord", "Original", "read_about"]
 
 SCHEMA = "hf-score/candidates/2"
+
+
+@dataclass(frozen=True)
+class Original:
+    """The image that a candidate is of, before it was resized and cropped.
+
+    Attributes:
+        file: the name of its file, without folders; empty where it has none.
+        width, height: in pixels, upright.
+    """
+
+    file: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class Candidates:
         cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
         evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.evidence`); may be empty.
         images: the n images as the model sees them, resized and cropped, or None.
+        originals: what those n images were before; empty where it is not known.
         dataset_fingerprint, model_fingerprint, layer, class_names: what they were made from.
         num_images, unreadable: how many images were scanned, and those of them that were skipped.
     """
@@ -62,6 +77,7 @@ class Candidates:
     unreadable: tuple[UnreadableImage, ...] = ()
     evidence: dict[str, np.ndarray] = field(default_factory=dict)
     images: Sequence[Any] | None = None
+    originals: tuple[Original, ...] = ()
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -89,7 +105,9 @@ class Candidates:
         rows = np.asarray(chosen, dtype=np.int64)
         images = None if self.images is None else [self.images[int(row)] for row in rows]
         evidence = {name: score[rows] for name, score in self.evidence.items()}
-        return replace(self, images=images, evidence=evidence, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+        originals = tuple(self.originals[int(row)] for row in rows) if self.originals else ()
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return replace(self, images=images, evidence=evidence, originals=originals, **arrays)
 
     def describe_clusters(self) -> list[Cluster]:
         """What the candidates of each cluster have in common, by cluster number."""
@@ -209,6 +227,7 @@ class Candidates:
             fields = {name: getattr(self, name) for name in _FIELDS}
             fields["unreadable"] = [asdict(bad) for bad in self.unreadable]
             fields["evidence"] = {name: score.tolist() for name, score in self.evidence.items()}
+            fields["originals"] = [[one.file, one.width, one.height] for one in self.originals]
             fields["clusters"] = [asdict(cluster) for cluster in self.describe_clusters()]
             write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
         return Path(folder)
@@ -231,6 +250,7 @@ class Candidates:
             raise SelectionError(f"{folder} holds no candidates ({first_line(error)}): run the scan again.") from None
         fields: dict[str, Any] = {name: about[name] for name in _FIELDS}  # type: ignore[literal-required]
         fields["evidence"] = {name: np.asarray(score) for name, score in about["evidence"].items()}
+        fields["originals"] = tuple(Original(*one) for one in about.get("originals", ()))
         lengths = {len(score) for score in fields["evidence"].values()} - {len(arrays["idx"])}
         if lengths or (len(arrays["labels"]) and arrays["labels"].max() >= max(1, len(about["class_names"]))):
             raise SelectionError(f"{folder} does not fit its candidates.json: run the scan again.")
@@ -276,6 +296,7 @@ class _About(TypedDict):
     unreadable: tuple[UnreadableImage, ...]
     evidence: dict[str, list[float]]
     clusters: list[ClusterRecord]
+    originals: NotRequired[list[tuple[str, Index, Index]]]
 
 
 def read_about(folder: Path) -> _About:

@@ -22,10 +22,10 @@ from ..data import ImageCollator, ImageData, to_uint8
 from ..data import dataset_fingerprint as fingerprint_of_images
 from ..data.adapt import as_scannable
 from ..data.exchange import OtherClassPartners
-from ..data.reading import fetch, pixels_of
+from ..data.reading import collated, decoded, fetch
 from ..errors import SelectionError
 from ..models import LoadedModel, check_label_ids, classes_of_model, model_fingerprint
-from .candidates import Candidates
+from .candidates import Candidates, Original
 from .clusters import cluster_candidates
 from .evidence import find_evidence
 from .masks import relevance_mask
@@ -147,7 +147,7 @@ def explain_hits(
     device = next(model.parameters()).device
     probe = find_layer(model, layer)
     parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
-    own: list[tuple[int, dict[str, Tensor]]] = []
+    own: list[tuple[int, dict[str, Tensor], list[Original | None]]] = []
     with Explainer(model, batch_size=batch_size) as explainer:
         numbers = range(state.process_index, len(parts), state.num_processes)
         # In one go: every call reads a stream from its beginning.
@@ -156,7 +156,9 @@ def explain_hits(
             numbers, desc="Explain", unit="batch", leave=False, disable=None if state.is_main_process else True
         ):
             part = parts[number]
-            pixel_values = pixels_of([next(items) for _ in part], processor).to(device)
+            raw = [next(items) for _ in part]
+            opened = [decoded(item) for item in raw]
+            pixel_values = collated(opened, processor).to(device)
             targets = torch.tensor([hit.label for hit in part], device=device)
             original = explainer.explain(pixel_values, targets)
             assert original.relevance is not None
@@ -176,8 +178,11 @@ def explain_hits(
                 "masked_margins": (masked.logits.gather(1, targets[:, None])[:, 0] - others).float(),
                 "shortcut_relevance": masked.layer_relevance.clamp(min=0).sum(dim=1).float(),
             }
-            own.append((number, {name: value.cpu() for name, value in found.items()}))
-    explained = [arrays for _, arrays in sorted(gather_object(own), key=lambda part: part[0])]
+            originals = [_original(*pair) for pair in zip(raw, opened, strict=True)]
+            own.append((number, {name: value.cpu() for name, value in found.items()}, originals))
+    gathered = sorted(gather_object(own), key=lambda part: part[0])
+    explained = [arrays for _, arrays, _ in gathered]
+    known = [original for _, _, originals in gathered for original in originals]
     arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
     labels = np.array([hit.label for hit in hits], dtype=np.int64)
     seen = [Image.fromarray(image) for image in arrays.pop("images")]
@@ -188,11 +193,21 @@ def explain_hits(
         **arrays,
         cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
         images=seen,
+        originals=() if None in known else tuple(known),
         dataset_fingerprint=dataset_fingerprint,
         model_fingerprint=model_fingerprint(model),
         layer=probe.name,
         class_names=_class_names(model, labels),
     )
+
+
+def _original(item: Any, opened: Any) -> Original | None:
+    """What an item's image was before it was resized; None where the item has only `pixel_values`."""
+    if "image" not in opened:
+        return None
+    image = item["image"]
+    path = image.get("path") if isinstance(image, dict) else getattr(image, "filename", "")
+    return Original(Path(path or "").name, *opened["image"].size)
 
 
 def _class_names(model: nn.Module, labels: np.ndarray) -> tuple[str, ...]:

@@ -22,13 +22,17 @@ DecidedBy = Literal["person", "file", "oracle", "proposal", "random"]
 
 @dataclass(frozen=True)
 class Decision:
-    """One judged candidate: sample `idx` of class `label`, the verdict, who or what gave it, and why."""
+    """One judged candidate: sample `idx` of class `label`, the verdict, who or what gave it, why, of which shortcut.
+
+    `shortcut` is the name that a person gave to what a spurious one shows; it is told, and decides nothing.
+    """
 
     idx: int
     label: int
     verdict: Verdict
     decided_by: DecidedBy
     note: str = ""
+    shortcut: str = ""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -74,6 +78,17 @@ class Selection:
         """Number of spurious-positive samples per class name."""
         count = Counter(d.label for d in self.spurious)
         return {name: count.get(label, 0) for label, name in enumerate(class_names)}
+
+    def shortcuts(self, class_names: list[str]) -> dict[str, list[str]]:
+        """The names that the shortcuts of each class were given, the most frequent first; classes without are absent.
+
+        They name what was kept: samples that are no spurious-positive ones have no say.
+        """
+        named: dict[str, Counter[str]] = {}
+        for d in self.spurious:
+            if d.shortcut and 0 <= d.label < len(class_names):
+                named.setdefault(class_names[d.label], Counter())[d.shortcut] += 1
+        return {name: [shortcut for shortcut, _ in count.most_common()] for name, count in named.items()}
 
     def save(self, path: str | Path) -> Path:
         """Write the selection as JSON, atomically."""
@@ -122,6 +137,7 @@ class _Row(TypedDict):
     verdict: str  # `Decision` knows which
     decided_by: str
     note: NotRequired[str]
+    shortcut: NotRequired[str]
 
 
 class _Content(TypedDict):

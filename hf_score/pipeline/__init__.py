@@ -3,7 +3,7 @@
 from .arguments import RunArguments, parse_arguments
 from .controls import methods_of
 from .results import merge_results
-from .run import SeedRun, finish_runs, run, start_runs
+from .run import SeedRun, data_of_run, finish_runs, run, start_runs
 from .run_folder import RunFolder
 from .workspace import Workspace
 
@@ -12,6 +12,7 @@ __all__ = [
     "RunFolder",
     "SeedRun",
     "Workspace",
+    "data_of_run",
     "finish_runs",
     "merge_results",
     "methods_of",

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel
 
+from ..data import ImageData
 from ..detection import (
     Candidates,
     Selection,
@@ -37,7 +38,7 @@ from ..report import METHODS, label_of, render_conclusions, render_model_card, r
 from ..report.figures import png_bytes
 from ..report.schema import read_results
 from ..training import SCOREConfig, SCORETrainer
-from .arguments import RunArguments
+from .arguments import RunArguments, parse_arguments
 from .checks import check_run
 from .choice import Choice, chooses, trials_of
 from .controls import methods_of, random_samples
@@ -361,9 +362,19 @@ def _write_history(
     folder.write_history(method, log, last_step=trainer.state.global_step, outcome=outcome)
 
 
-def _workspace(a: RunArguments, config: SCOREConfig) -> Workspace:
+def data_of_run(folder: Path, verify: bool = True) -> ImageData:
+    """The data set that a run was made from, as its options say; `verify` as in `load_data`.
+
+    Raises:
+        HFScoreError: the folder has no options of a run, or the data set cannot be loaded.
+    """
+    return _workspace(*parse_arguments([str(folder), "--use_cpu"]), verify=verify).data
+
+
+def _workspace(a: RunArguments, config: SCOREConfig, *, verify: bool = True) -> Workspace:
     return Workspace(
         {
+            "verify": verify,
             "name_or_path": a.dataset,
             "data_dir": a.data_dir,
             "label_column": a.label_column,

@@ -263,6 +263,7 @@ class RunFolder:
             "decided_by": selection.decided_by,
             "kept_by": "+".join(sorted({decision.decided_by for decision in selection.spurious})),
             "classes": selection.counts(class_names),
+            "shortcuts": selection.shortcuts(class_names),
             "candidates": {name: int((labels == k).sum()) for k, name in enumerate(class_names)},
         }
 

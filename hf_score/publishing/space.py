@@ -32,7 +32,7 @@ from ..report.card import TAGS
 from ..report.conclusions import render_conclusions
 from ..report.redact import redact
 from ..report.schema import read_results
-from ..report.templating import environment
+from ..report.templating import environment, plain, which_shortcuts
 from .guard import check_checkpoint, is_open_licence
 from .push import push_files
 
@@ -330,7 +330,8 @@ def _verdict(path: Path) -> str | None:
     """What the run shows, a paragraph for each conclusion; None without results."""
     if not path.is_file():
         return None
-    return render_conclusions(redact(read_results(path)))
+    results = redact(read_results(path))
+    return "\n\n".join(part for part in (which_shortcuts(results), render_conclusions(results)) if part)
 
 
 def _copy_checkpoint(source: Path, folder: Path) -> None:
@@ -370,7 +371,7 @@ def _write_patch(file: Path, data: ImageData, home: Path) -> dict[str, Any] | No
     The region is the data set's own where it has one, else what the mask of the candidate keeps.
     """
     candidates = Candidates.load(home / "candidates")
-    kept = {decision.idx for decision in Selection.load(home / "selection.json").spurious}
+    kept = {decision.idx: decision.shortcut for decision in Selection.load(home / "selection.json").spurious}
     rows = [row for row, idx in enumerate(candidates.idx) if int(idx) in kept]
     if not rows or candidates.images is None:
         return None
@@ -389,6 +390,7 @@ def _write_patch(file: Path, data: ImageData, home: Path) -> dict[str, Any] | No
     image.crop((left, top, right, bottom)).save(file)
     return {
         "file": file.name,
+        "name": plain(redact(kept[idx])),
         "label": data.class_names[int(candidates.labels[row])],
         "size": round(max(right - left, bottom - top) / min(image.size), 4),
         "left": round((left + right) / 2 / image.width, 4),

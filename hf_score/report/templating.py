@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-__all__ = ["cell", "environment", "how_decided", "plain", "which_lambda"]
+__all__ = ["cell", "environment", "how_decided", "plain", "which_lambda", "which_shortcuts"]
 
 #: Who chose the spurious-positive samples, in the words that page and card print.
 DECIDERS = {
@@ -103,7 +103,15 @@ def how_decided(results: Mapping[str, Any]) -> str:
         for name, count in kept.items()
         if count or len(kept) <= MANY
     ]
-    return f"{text} Kept: {'; '.join(counts)}." if counts else text
+    said = [text, f"Kept: {'; '.join(counts)}." if counts else "", which_shortcuts(results)]
+    return " ".join(part for part in said if part)
+
+
+def which_shortcuts(results: Mapping[str, Any]) -> str:
+    """The names that a person gave to the shortcuts, by class; empty where nobody named one."""
+    named = (results.get("selection") or {}).get("shortcuts") or {}
+    parts = [f"{', '.join(f'“{name}”' for name in names)} ({label})" for label, names in named.items()]
+    return f"The shortcut, in the words of who judged: {'; '.join(parts)}." if parts else ""
 
 
 def which_lambda(results: Mapping[str, Any]) -> str:

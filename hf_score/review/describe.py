@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from .store import DecisionStore
 from .table import CandidateTable
+from .words import TERMS
 
 __all__ = ["asset", "describe_decisions", "describe_table"]
 
@@ -39,16 +41,19 @@ def describe_table(table: CandidateTable, *, limit: int | None = None) -> dict[s
         "margin": _rounded(table.masked_margins.tolist()),
         "x": _rounded(table.embedding[:, 0].tolist()),
         "y": _rounded(table.embedding[:, 1].tolist()),
+        "originals": table.originals,
         "clusters": clusters,
         "neurons": table.neuron_embedding,
+        "terms": TERMS,
+        "command": _command(table.run),
     }
 
 
 def describe_decisions(store: DecisionStore, rows: Iterable[int]) -> dict[str, Any]:
-    """Row to [verdict, decided by, note], None where that was taken back; and whether there is anything to undo."""
+    """Row to [verdict, decided by, note, shortcut], None where that was taken back; and if more can be undone."""
     decisions = {row: store.decision(row) for row in rows}
     return {
-        "changed": {str(row): d and [d.verdict, d.decided_by, d.note] for row, d in decisions.items()},
+        "changed": {str(row): d and [d.verdict, d.decided_by, d.note, d.shortcut] for row, d in decisions.items()},
         "can_undo": store.can_undo,
     }
 
@@ -56,6 +61,15 @@ def describe_decisions(store: DecisionStore, rows: Iterable[int]) -> dict[str, A
 def asset(name: str) -> Markup:
     """A file of the page, to be put into it as it is."""
     return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _command(run: Path) -> str | None:
+    """What goes on from the decisions; None where the folder is not one of `hf-score run` or `scan`."""
+    if (run / "run.yaml").is_file():
+        return f"hf-score train {shlex.quote(str(run))}"
+    if (run.resolve().parent / "run.yaml").is_file():  # of one seed of several
+        return f"hf-score run --resume {shlex.quote(str(run.parent if run.name else run.resolve().parent))}"
+    return None
 
 
 def _finite(value: Any) -> Any:

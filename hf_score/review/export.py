@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from pathlib import Path
 
 from jinja2.utils import htmlsafe_json_dumps
@@ -55,6 +56,8 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
         for row in cluster["rows"]
         for kind in VIEWS
     }
+    data["command"] = None  # it would name folders of this machine
+    style, script = asset("review.css"), asset("review.js") + asset("export.js")
     page = (
         environment(autoescape=True, package="hf_score.review")
         .get_template("export.html.jinja")
@@ -62,15 +65,22 @@ def export_page(run: str | Path, path: str | Path, *, limit: int = LIMIT) -> Pat
             run=data["run"],
             data=htmlsafe_json_dumps(data, sort_keys=False, ensure_ascii=False, allow_nan=False),
             limit=limit,
-            style=asset("review.css"),
+            style=style,
+            style_hash=_hash(style),
             markup=asset("page.html"),
-            script=asset("review.js"),
+            script=script,
+            script_hash=_hash(script),
         )
     )
     try:
         return write_text(path, page)
     except OSError as error:
         raise HFScoreError(f"{path} cannot be written ({error}): export to another place.") from None
+
+
+def _hash(text: str) -> str:
+    """As a Content-Security-Policy names what it allows."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _uri(table: CandidateTable, row: int, kind: str) -> str:

@@ -15,6 +15,8 @@ __all__ = ["lay_out"]
 
 #: Fewer points have no neighbourhoods to preserve.
 FEWEST = 8
+#: More take minutes to lay out, and are too many to see one.
+MOST = 20_000
 MOST_NEURONS = 2048
 
 
@@ -25,9 +27,10 @@ def lay_out(table: CandidateTable) -> CandidateTable:
     of the same candidates (cosine distance). The same candidates give the same map.
 
     Returns:
-        The table with its maps; as it was where umap-learn is not installed.
+        The table with its maps; as it was where umap-learn is not installed, or candidates are fewer than `FEWEST` or
+        more than `MOST`.
     """
-    if np.isfinite(table.embedding).any() or len(table) < FEWEST:
+    if np.isfinite(table.embedding).any() or not FEWEST <= len(table) <= MOST:
         return table
     try:
         import umap  # noqa: F401

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
+from ..data import ImageData
 from ..errors import HFScoreError
 from .layout import lay_out
 from .store import DecisionStore
@@ -17,13 +19,20 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 7860
 
 
-def serve(run: str | Path, *, port: int | None = None, browser: bool = True) -> None:
+def serve(
+    run: str | Path,
+    *,
+    port: int | None = None,
+    browser: bool = True,
+    load: Callable[[bool], ImageData] | None = None,
+) -> None:
     """Serve the review page of a run until Ctrl+C.
 
     Args:
         run: run folder that has been scanned.
         port: on 127.0.0.1; 0 takes a free one, None 7860 or a free one where that is taken.
         browser: open the page in the browser.
+        load: the data set that was scanned, see `Originals`; without it there is nothing to zoom into.
 
     Raises:
         HFScoreError: the run has no candidates of this version or decisions about something else, the extra `review`
@@ -35,11 +44,13 @@ def serve(run: str | Path, *, port: int | None = None, browser: bool = True) -> 
         import uvicorn
 
         from .app import build_app
+        from .originals import Originals
     except ModuleNotFoundError as error:
         raise HFScoreError(f"The review page needs {error.name}: pip install 'hf-score[review]'.") from None
     listener = _listen(port)
     try:
-        app = build_app(lay_out(table))
+        table = lay_out(table)
+        app = build_app(table, Originals(table, load) if load is not None else None)
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         words = f"Review {run} at {address} (Ctrl+C ends; every decision is at once in {Path(run) / 'selection.json'})"
         print(words, flush=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -42,8 +43,23 @@ class DecisionStore:
         self._seen: tuple[int, ...] | None = None
         self.refresh()
 
-    def decide(self, rows: Sequence[int], verdict: Verdict, note: str = "") -> list[int]:
+    def decide(
+        self,
+        rows: Sequence[int],
+        verdict: Verdict,
+        notes: str | Mapping[int, str] | None = None,
+        *,
+        shortcut: str = "",
+        undecided_only: bool = False,
+    ) -> list[int]:
         """Judge these rows of the table; they are on disk when this returns.
+
+        Args:
+            rows: of the table.
+            verdict: on all of them.
+            notes: on all of them, or by row. A row without one keeps the note it has.
+            shortcut: its name, where the verdict is spurious; default: the name that it, or its cluster, has.
+            undecided_only: leave the rows that a person has decided as they are.
 
         Returns:
             The rows whose decision differs from what this store last knew, others' decisions included.
@@ -51,24 +67,56 @@ class DecisionStore:
         Raises:
             SelectionError: no such row or verdict, or the file has become one that this run cannot use.
         """
-        wrong = [row for row in rows if not 0 <= row < len(self.table)]
-        if wrong:
-            raise SelectionError(f"there is no candidate {wrong[0]}: the table has rows 0 to {len(self.table) - 1}.")
-        made = {
-            int(self.table.idx[row]): Decision(
-                idx=int(self.table.idx[row]),
-                label=int(self.table.labels[row]),
-                verdict=verdict,
-                decided_by="person",
-                note=note,
-            )
-            for row in rows
-        }
+        self._check(rows)
+        by_row = dict.fromkeys(rows, notes) if isinstance(notes, str) else notes or {}
         with self._locked() as (before, decisions):
-            action = [(decisions.get(idx), decision) for idx, decision in made.items()]
-            decisions.update(made)
-            self._write(decisions)
-        self._actions.append(action)
+            action: list[tuple[Decision | None, Decision]] = []
+            names = self._names(rows, decisions) if verdict == "spurious" else {}
+            for row in rows:
+                idx = int(self.table.idx[row])
+                earlier = decisions.get(idx)
+                if undecided_only and earlier is not None and earlier.decided_by in FINAL:
+                    continue
+                made = Decision(
+                    idx=idx,
+                    label=int(self.table.labels[row]),
+                    verdict=verdict,
+                    decided_by="person",
+                    note=by_row.get(row, earlier.note if earlier else ""),
+                    shortcut=shortcut or names.get(row, "") if verdict == "spurious" else "",
+                )
+                action.append((earlier, made))
+            if action:
+                decisions.update({made.idx: made for _, made in action})
+                self._write(decisions)
+        if action:
+            self._actions.append(action)
+        return self._differences(before)
+
+    def amend(self, rows: Sequence[int], *, note: str | None = None, shortcut: str | None = None) -> list[int]:
+        """Change the note, or the shortcut's name, of what a person has decided about these rows; verdicts stay.
+
+        Only spurious ones have a shortcut to name. What is undecided stays so, and undo is about verdicts alone.
+
+        Returns:
+            As `decide`.
+        """
+        self._check(rows)
+        with self._locked() as (before, decisions):
+            changed = {}
+            for idx in (int(self.table.idx[row]) for row in rows):
+                decision = decisions.get(idx)
+                if decision is None or decision.decided_by not in FINAL:
+                    continue
+                amended = decision if note is None else replace(decision, note=note)
+                if shortcut is not None and decision.verdict == "spurious":
+                    amended = replace(amended, shortcut=shortcut)
+                if amended != decision:
+                    changed[decision] = decisions[idx] = amended
+            if changed:
+                self._write(decisions)
+        # It is still this store's verdict, which its undo takes back.
+        self._actions = [[(earlier, changed.get(made, made)) for earlier, made in action] for action in self._actions]
         return self._differences(before)
 
     def undo(self) -> list[int]:
@@ -142,6 +190,20 @@ class DecisionStore:
             before = self._decisions if self._seen is not None else {}
             self._read()
             yield before, dict(self._decisions)
+
+    def _check(self, rows: Sequence[int]) -> None:
+        wrong = [row for row in rows if not 0 <= row < len(self.table)]
+        if wrong:
+            raise SelectionError(f"there is no candidate {wrong[0]}: the table has rows 0 to {len(self.table) - 1}.")
+
+    def _names(self, rows: Sequence[int], decisions: Mapping[int, Decision]) -> dict[int, str]:
+        """Row → the name of the shortcut that it, or else another one of its cluster, was judged to show."""
+        own = {
+            row: d.shortcut for idx, d in decisions.items() if d.shortcut and (row := self._row.get(idx)) is not None
+        }
+        cluster = self.table.cluster
+        of_cluster = {int(cluster[row]): name for row, name in own.items() if cluster[row] >= 0}
+        return {row: own.get(row) or of_cluster.get(int(cluster[row]), "") for row in rows}
 
     def _read(self) -> None:
         stamp = self._stamp()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -54,6 +55,7 @@ class CandidateTable:
         embedding: (n, 2) float32, NaN before `lay_out`.
         clusters: most suspicious first, then by size; those without a cluster last.
         class_names, layer, dataset_fingerprint, model_fingerprint: what the candidates were made from.
+        originals: file name, width and height of the image behind each row; empty where the scan did not know.
         neuron_embedding: columns `neuron`, `x`, `y`, `cluster`, or None before `lay_out`.
         key: changes when the candidates do, so that a browser keeps no picture of others.
     """
@@ -70,6 +72,7 @@ class CandidateTable:
     layer: str
     dataset_fingerprint: str
     model_fingerprint: str
+    originals: list[tuple[str, int, int]]
     neuron_embedding: dict[str, list[Any]] | None
     key: str
     _images: Dataset | None
@@ -110,6 +113,7 @@ class CandidateTable:
                 layer=about["layer"],
                 dataset_fingerprint=about["dataset_fingerprint"],
                 model_fingerprint=about["model_fingerprint"],
+                originals=_originals(about.get("originals", ()), len(table)),
                 neuron_embedding=neurons,
                 key=key,
                 _images=_undecoded(table),
@@ -128,11 +132,14 @@ class CandidateTable:
         return self.class_names[label] if 0 <= label < len(self.class_names) else f"class {label}"
 
     def image(self, row: int) -> PILImage.Image | None:
-        """The original image, upright in RGB; None where it is missing or cannot be decoded."""
+        """The image as the model sees it, in RGB; None where it is missing or cannot be decoded.
+
+        A scan puts the images into the table. A table that names files instead is not of a scan, and could name any.
+        """
         if self._images is None:
             return None
         try:
-            return open_image(self._images[row]["image"])
+            return open_image(self._images[row]["image"]["bytes"])
         except Exception:  # decoders raise whatever they like on a broken file
             return None
 
@@ -179,22 +186,28 @@ def _undecoded(table: Dataset) -> Dataset | None:
     return table.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
+def _originals(about: Sequence[tuple[str, int, int]], count: int) -> list[tuple[str, int, int]]:
+    return list(about) if len(about) == count else []
+
+
 def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[ClusterRecord]) -> list[CandidateCluster]:
     known = {one["cluster"]: one for one in about}
     # A cluster holds one class; the label is part of the key for the candidates that are in none (-1).
     keys, member = np.unique(np.stack([cluster, labels]), axis=1, return_inverse=True)
+    rows_of = np.split(np.argsort(member.reshape(-1), kind="stable"), np.bincount(member.reshape(-1)).cumsum()[:-1])
     clusters = []
-    for position, (number, label) in enumerate(keys.T):
-        rows = np.flatnonzero(member.reshape(-1) == position).tolist()
+    for (number, label), members in zip(keys.T, rows_of, strict=True):
+        rows = members.tolist()
         one = known.get(int(number)) if number >= 0 else None
         suspicion = one["suspicion"] if one else None
         typical = [row for row in one["typical"] if row < len(labels)] if one else []
+        first = set(typical)
         clusters.append(
             CandidateCluster(
                 number=int(number),
                 label=int(label),
                 rows=rows,
-                typical=[*typical, *(row for row in rows if row not in set(typical))],
+                typical=[*typical, *(row for row in rows if row not in first)],
                 suspicion=suspicion if suspicion is not None and math.isfinite(suspicion) else None,
                 evidence={k: v for k, v in one["evidence"].items() if v is not None} if one else {},
                 neurons=[

@@ -28,7 +28,7 @@ def test_page_holds_pictures_of_the_first_of_each_cluster_and_says_so(exported):
     assert set(data["pictures"]) == {f"{kind}/{row}" for kind in ("original", "heatmap", "masked") for row in kept}
     assert all(re.match(r"data:image/(png|jpeg);base64,", uri) for uri in data["pictures"].values())
     assert "at most 3 candidates of each cluster" in exported.read_text()
-    assert data["decisions"] == {"0": ["core", "person", "a sleeve"]}
+    assert data["decisions"] == {"0": ["core", "person", "a sleeve", ""]}
     assert list(data["clusters"][0]["evidence"]) == ["position", "colour", "masked_alone"]
 
 

@@ -4,11 +4,13 @@ import json
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from accessibility import WIDTHS, findings, too_wide
 from judged_run import make_run
 
 from hf_score.detection import Decision, Selection
@@ -16,7 +18,7 @@ from hf_score.review import CandidateTable, DecisionStore, export_page
 
 CHROMIUM = "/usr/bin/chromium"
 #: Seconds. Nothing takes that long; a busy machine may be slow, and a test that waits in vain has to end.
-PATIENCE = 300
+PATIENCE = 120
 HERE = build_opener(ProxyHandler({}))
 
 
@@ -40,12 +42,19 @@ def served(tmp_path_factory):
     from hf_score.review.app import build_app
 
     run = make_run(tmp_path_factory.mktemp("served") / "run", missing=(1,))
+    (run / "run.yaml").touch()  # as a run of the command line has it
+    with serving(uvicorn, build_app(CandidateTable.open(run))) as address:
+        yield run, address
+
+
+@contextmanager
+def serving(uvicorn, app):
+    """The address of an application."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = build_app(CandidateTable.open(run))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    yield run, f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     server.should_exit = True
     thread.join(PATIENCE)
     listener.close()
@@ -61,6 +70,7 @@ def page(browser, served):
     page = context.new_page()
     page.asked = []
     page.errors = []
+    page.on("dialog", lambda dialog: dialog.accept())
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda said: page.errors.extend([said.text] if "Security Policy" in said.text else []))
@@ -93,6 +103,11 @@ def text(page, selector):
     return page.locator(selector).first.text_content()
 
 
+def place(page):
+    """Such as `4 of 6`: where the candidate is in its cluster."""
+    return text(page, "[data-at=clusterFacts] .value").split(": ")[1]
+
+
 def status(page, words):
     wait_for(lambda: words in text(page, ".status"))
 
@@ -109,21 +124,22 @@ def test_judged_by_keyboard_undone_and_still_there_after_a_reload(page, served):
     wait_for(lambda: len(verdicts(run)) == 3)
     expected = {1: ("spurious", ""), 5: ("core", ""), 9: ("unsure", "scs, not keys here")}
     assert verdicts(run) == expected
-    status(page, "Sample 1009: unsure. Saved.")
-    assert page.locator(".fact").first.inner_text().endswith("4 of 6")
+    status(page, "Candidate 1009: unsure. Saved.")
+    assert place(page) == "4 of 6"
     page.keyboard.press("z")
     wait_for(lambda: verdicts(run) == {1: ("spurious", ""), 5: ("core", "")})
     status(page, "Taken back.")
-    assert page.locator(".fact").first.inner_text().endswith("3 of 6")
+    assert place(page) == "3 of 6"
 
     open_page(page, address)  # a reload keeps the place, the decisions and undo
-    assert page.locator(".fact").first.inner_text().endswith("3 of 6")
+    assert place(page) == "3 of 6"
     assert "2 /" in page.locator(".class").nth(1).inner_text()
     assert "no candidates" in page.locator(".class").nth(2).inner_text()
     page.keyboard.press("z")
     wait_for(lambda: verdicts(run) == {1: ("spurious", "")})
     page.keyboard.press("Shift+C")
-    wait_for(lambda: verdicts(run) == dict.fromkeys(cluster, ("core", "")))
+    filled = {**dict.fromkeys(cluster, ("core", "")), 1: ("spurious", ""), 9: ("core", "scs, not keys here")}
+    wait_for(lambda: verdicts(run) == filled)  # what was decided stays, and a note outlives its verdict
     page.keyboard.press("z")
     wait_for(lambda: verdicts(run) == {1: ("spurious", "")})
 
@@ -131,12 +147,12 @@ def test_judged_by_keyboard_undone_and_still_there_after_a_reload(page, served):
 def test_buttons_arrows_and_maps_move_about(page, served):
     run, _ = served
     name = page.locator(".facts .name")
-    facts = page.locator(".fact").first
+    facts = page.locator("[data-at=clusterFacts] .fact").first
     page.keyboard.press("ArrowRight")
-    wait_for(lambda: text(page, ".fact").endswith("2 of 6"))
+    wait_for(lambda: place(page) == "2 of 6")
     page.get_by_role("button", name="Core c", exact=True).click()
     wait_for(lambda: verdicts(run) == {5: ("core", "")})
-    wait_for(lambda: text(page, ".fact").endswith("3 of 6"))
+    wait_for(lambda: place(page) == "3 of 6")
     page.keyboard.press("ArrowLeft")
     wait_for(lambda: text(page, ".verdict") == "core")
     point = page.evaluate("""() => {
@@ -146,10 +162,10 @@ def test_buttons_arrows_and_maps_move_about(page, served):
         return [box.left + p.px, box.top + p.py];
     }""")
     page.mouse.click(*point)
-    assert page.locator("[data-at=original]").get_attribute("alt") == "original picture of sample 1008"
-    assert name.inner_text() == "shirt" and "cluster 0" in facts.inner_text()
+    assert page.locator("[data-at=original]").get_attribute("alt") == "Candidate 1008"
+    assert name.inner_text() == "shirt" and facts.inner_text().startswith("cluster\n0:")
     page.locator(".cluster").nth(1).click()
-    assert "cluster 2" in facts.inner_text()
+    assert facts.inner_text().startswith("cluster\n2:")
 
 
 def test_all_three_pictures_are_there_and_a_missing_one_is_said_to_be(page):
@@ -198,6 +214,128 @@ def test_undo_is_each_tabs_own(page, served):
     assert verdicts(run) == {5: ("core", "")}
 
 
+def test_by_keyboard_alone_a_cluster_is_named_filled_and_left(page, served):
+    run, _ = served
+    page.keyboard.press("m")
+    page.keyboard.type("blue square")
+    page.keyboard.press("Enter")
+    status(page, "saved with the first spurious candidate")
+    page.keyboard.press("n")
+    page.keyboard.type("half a sleeve")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")  # nothing is decided yet: the note waits
+    page.keyboard.press("c")
+    wait_for(lambda: verdicts(run) == {5: ("core", "")})
+    page.keyboard.press("Shift+S")
+    rest = dict.fromkeys((9, 13, 17, 21), ("spurious", ""))
+    wait_for(lambda: verdicts(run) == {**rest, 1: ("spurious", "half a sleeve"), 5: ("core", "")})
+    found = Selection.load(run / "selection.json")
+    assert found.shortcuts(["shirt", "pullover", "coat"]) == {"pullover": ["blue square"]}
+    status(page, "5 of cluster 1: spurious. Saved.")
+    assert text(page, "[data-at=clusterFacts] .value").startswith("2: ")  # the next one that is undecided
+    page.keyboard.press("k")
+    assert text(page, "[data-at=clusterFacts] .value").startswith("1: ")
+    page.keyboard.press("Shift+C")
+    status(page, "All of cluster 1 are decided")
+    page.keyboard.press("j")
+    assert text(page, "[data-at=clusterFacts] .value").startswith("2: ")
+    page.locator("[data-term=suspicion]").focus()
+    assert "where to look first" in page.locator("#hfs-tip-suspicion").inner_text()
+    page.keyboard.press("Enter")
+    page.locator("dialog[open] .asked dt", has_text="suspicion").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("o")
+    page.locator("dialog.zoom[open]").get_by_text("This is what the model sees").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("dialog[open]").wait_for(state="detached")
+
+
+def test_a_note_is_kept_where_it_was_typed_until_it_is_saved(page, served):
+    run, address = served
+    note = page.get_by_label("Note about this candidate")
+    note.fill("typed and left")
+    page.locator(".thumb[data-row='9']").first.click()
+    assert note.input_value() == ""
+    open_page(page, address)  # the browser was closed
+    assert note.input_value() == "typed and left"
+    page.keyboard.press("s")
+    wait_for(lambda: verdicts(run) == {1: ("spurious", "typed and left")})
+    page.keyboard.press("ArrowLeft")
+    note.fill("another")
+    page.locator(".thumb[data-row='9']").first.click()
+    wait_for(lambda: verdicts(run) == {1: ("spurious", "another")})
+    status(page, "Note about candidate 1001. Saved.")
+    page.keyboard.press("z")
+    wait_for(lambda: verdicts(run) == {})
+    status(page, "Taken back.")
+    assert note.input_value() == "another"
+
+
+def test_after_the_last_verdict_the_next_command_is_there(page, served):
+    run, address = served
+    store = DecisionStore(run)
+    command = page.locator("[data-at=goOn]")
+    assert not command.is_visible()
+    store.decide(range(1, 24), "core")
+    open_page(page, address)
+    assert "nothing to train out" in command.inner_text()
+    page.keyboard.press("s")
+    status(page, "All decided, and saved in selection.json.")
+    assert f"All decided, 1 candidate is spurious. Next:\nhf-score train {run}" in command.inner_text()
+
+
+def test_many_classes_are_searched_and_listed_by_pages(browser, make):
+    uvicorn = pytest.importorskip("uvicorn")
+    from hf_score.review.app import build_app
+
+    run = make(rows=280, size=8, classes=tuple(f"class of {k}" for k in range(71)), clusters=140)
+    with serving(uvicorn, build_app(CandidateTable.open(run))) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(1000 * PATIENCE)
+        open_page(page, address)
+        clusters = page.locator(".cluster")
+        assert clusters.count() == 60 and page.locator(".class").count() == 1
+        page.get_by_role("button", name="Later").click()
+        assert "cluster 61" in text(page, ".cluster")
+        page.keyboard.press("/")
+        page.keyboard.type("class of 64")
+        page.locator("[data-at=found]", has_text="2 clusters").wait_for()
+        assert page.locator(".facts .name").inner_text() == "class of 64"
+        assert [clusters.nth(n).locator("small").first.inner_text() for n in range(2)] == [
+            "cluster 64 · 2 candidates",
+            "cluster 134 · 2 candidates",
+        ]
+        page.get_by_label("Search clusters").fill("1003")
+        page.locator("[data-at=found]", has_text="1 cluster,").wait_for()
+        page.get_by_label("Search clusters").fill("zebra")
+        page.locator("[data-at=found]", has_text="no such cluster").wait_for()
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_and_no_width_has_to_be_scrolled(browser, served, tmp_path, scheme):
+    run, address = served
+    (run / "selection.json").unlink(missing_ok=True)
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    page.set_content("<img src='data:,'><p style='color: #999; background: #fff'>pale")
+    assert len(findings(page)) >= 2  # or it would find nothing anywhere
+    for place in (address, export_page(run, tmp_path / "page.html", limit=3).as_uri()):
+        open_page(page, place)
+        page.keyboard.press("s")
+        status(page, "spurious")
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
+            assert too_wide(page) == []
+        assert findings(page) == []
+    page.keyboard.press("?")
+    page.locator("dialog[open]").wait_for()
+    assert findings(page) == []
+    context.close()
+
+
 def ask(url, content=None, **headers):
     """Status, headers and body of a reply, of whatever kind it is."""
     body = None if content is None else json.dumps(content).encode()
@@ -213,17 +351,52 @@ def test_other_pages_cannot_read_or_decide(served):
     run, address = served
     (run / "selection.json").unlink(missing_ok=True)
     change = {"session": "elsewhere", "rows": [1], "verdict": "core"}
-    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}):
-        assert ask(f"{address}data.json", **headers)[0] == 403
+    elsewhere = (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": ""},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "same-site"},
+    )
+    picture = f"pictures/{CandidateTable.open(run).key}/original/0"
+    for headers in elsewhere:
+        for path in ("", "data.json", "review.js", picture):
+            assert ask(address + path, **headers)[0] == 403, (path, headers)
         assert ask(f"{address}decisions/decide", change, **headers)[0] == 403
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert ask(address, **link)[0] == 200 and ask(f"{address}data.json", **link)[0] == 403
     assert (
         ask(f"{address}decisions/decide", change, **{"Content-Type": "text/plain"})[0] == 422
     )  # as forms can send it
     assert verdicts(run) == {}
-    assert "frame-ancestors 'none'" in ask(address)[1]["Content-Security-Policy"]
     assert ask(f"{address}decisions/decide", change, Origin=address.rstrip("/"))[0] == 200
     assert verdicts(run) == {1: ("core", "")}
     assert json.loads(ask(f"{address}data.json")[2])["classes"] == ["shirt", "pullover", "coat"]
+
+
+def test_every_reply_has_the_strict_policy_and_no_address_leaves_the_page(served):
+    run, address = served
+    key = CandidateTable.open(run).key
+    traps = (
+        "../selection.json",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "page.html",
+        "run.yaml",
+        f"pictures/{key}/original/..%2f..%2fselection.json",
+        f"originals/{key}/0",  # nothing says where the data set is
+        f"originals/{key}/-1",
+    )
+    for path in ("", "data.json", "review.css", f"pictures/{key}/masked/0", *traps):
+        code, headers, body = ask(address + path)
+        assert (code in (404, 422)) == (path in traps), path
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert b"root:" not in body
 
 
 def test_what_cannot_be_decided_is_refused_with_the_reason(served):
@@ -260,7 +433,7 @@ def test_offline_page_gives_a_selection_that_the_run_accepts(page, make, tmp_pat
     page.keyboard.press("c")
     page.keyboard.press("z")
     page.keyboard.press("c")
-    status(page, "Sample 1009: core. Kept in this browser.")
+    status(page, "Candidate 1009: core. Kept in this browser.")
     open_page(page, file.as_uri())  # and a reload keeps them
     with page.expect_download() as download:
         page.get_by_text("Download selection.json").click()

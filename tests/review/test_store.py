@@ -123,6 +123,66 @@ def test_wrong_rows_and_verdicts_change_nothing(run):
     assert not (run / "selection.json").exists() and not store.can_undo
 
 
+def decisions(run: Path) -> dict[int, Decision]:
+    return {d.idx - 1000: d for d in Selection.load(run / "selection.json").decisions}
+
+
+def test_filling_a_cluster_leaves_what_is_decided_and_every_note(run):
+    store, other = DecisionStore(run), DecisionStore(run)
+    other.decide([1], "core", "a sleeve")
+    assert sorted(store.decide([1, 5, 9], "spurious", {5: "half of it"}, undecided_only=True)) == [1, 5, 9]
+    found = decisions(run)
+    assert {row: (d.verdict, d.note) for row, d in found.items()} == {
+        1: ("core", "a sleeve"),
+        5: ("spurious", "half of it"),
+        9: ("spurious", ""),
+    }
+    assert store.decide([1, 5], "core", undecided_only=True) == []  # and nothing to undo but the filling
+    store.undo()
+    assert set(decisions(run)) == {1} and not store.can_undo
+
+
+def test_a_later_verdict_keeps_the_note_that_another_tab_wrote(run):
+    first, second = DecisionStore(run), DecisionStore(run)
+    first.decide([1], "core", "a sleeve")
+    second.decide([1], "spurious")
+    assert decisions(run)[1].note == "a sleeve"
+    second.decide([1], "spurious", "")  # said to be empty
+    assert decisions(run)[1].note == ""
+
+
+def test_the_shortcut_of_a_cluster_is_named_once_for_all_who_judge_it(run):
+    first, second = DecisionStore(run), DecisionStore(run)
+    first.decide([1, 5], "spurious", shortcut="blue square")
+    second.decide([9], "spurious")  # cluster 1 too
+    second.decide([13], "core")
+    second.decide([2], "spurious")  # of cluster 2
+    named = {row: d.shortcut for row, d in decisions(run).items()}
+    assert named == {1: "blue square", 5: "blue square", 9: "blue square", 13: "", 2: ""}
+    assert second.amend([1, 5, 9, 13, 17], shortcut="sticker") == [1, 5, 9]
+    selection = Selection.load(run / "selection.json")
+    assert selection.shortcuts(first.table.class_names) == {"pullover": ["sticker"]}
+    first.undo()  # what was amended by another stays
+    assert set(decisions(run)) == {1, 5, 9, 13, 2}
+    second.amend([2], note="green")
+    second.undo()  # its own verdict, amended by itself
+    assert set(decisions(run)) == {1, 5, 9, 13}
+
+
+def test_names_and_notes_leave_the_digest_that_training_sees(run):
+    store = DecisionStore(run)
+    store.decide([1, 5], "spurious")
+    before = store.selection.digest
+    store.amend([1, 5], note="seen", shortcut="sticker")
+    assert store.selection.digest == before and store.selection.shortcuts(["a", "b"]) == {"b": ["sticker"]}
+
+
+def test_what_only_others_decided_is_not_amended(run):
+    Selection((Decision(1001, 1, "spurious", "oracle", "0.9"),), **FINGERPRINTS).save(run / "selection.json")
+    assert DecisionStore(run).amend([1, 5], note="mine", shortcut="mine") == []
+    assert decisions(run) == {1: Decision(1001, 1, "spurious", "oracle", "0.9")}
+
+
 VERDICTS = ("spurious", "core", "unsure")
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,14 @@ def test_a_missing_image_is_a_grey_placeholder_over_which_the_heatmap_stays(make
         assert (heatmap[mask][:, 0] - heatmap[mask][:, 1]).mean() > 100  # red
     if options.get("missing"):
         assert table.image(4) is not None
+
+
+def test_a_table_that_names_a_file_of_this_machine_shows_none(make, tmp_path, monkeypatch):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (32, 32), "red").save(secret)
+    table = CandidateTable.open(make())
+    images = [{"image": {"bytes": None, "path": str(secret)}}]
+    assert replace(table, _images=images).image(0) is None
 
 
 def test_pictures_have_the_shape_of_the_map_and_show_more_of_a_finer_image(make, monkeypatch):
