@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet
 from datasets import BuilderConfig
 from PIL import Image as PILImage
+from scipy.ndimage import binary_fill_holes
 
 from ....errors import DataError
 from .base import FolderBuilder, encoded, numbered, refuse_share
@@ -105,7 +106,7 @@ def paint(garment: np.ndarray, background: int, kind: int) -> tuple[np.ndarray, 
         The image (32, 32, 3) and the mask of everything but the garment (32, 32), 255 inside.
     """
     grey = garment[..., 1]
-    outside = grey <= DARK
+    outside = ~binary_fill_holes(grey > DARK)  # what is dark inside of the garment is garment
     outside[SQUARE] = True
     stripes = np.broadcast_to((np.arange(len(grey)) // 2 % 2 == 1), grey.shape)
     image = np.repeat(grey[..., None], 3, axis=2)

@@ -44,6 +44,7 @@ def test_painting():
     """The same pixels whether the garment came with a square or without, and the garment stays."""
     garment = np.zeros((32, 32, 3), np.uint8)
     garment[6:26, 6:26] = 100
+    garment[12:15, 12:15] = 3  # a dark spot is garment
     marked = garment.copy()
     marked[SQUARE] = (255, 40, 40)
     for background in (0, 1):
@@ -52,7 +53,7 @@ def test_painting():
             assert np.array_equal(image, paint(marked, background, kind)[0])
             assert (image[SQUARE] == COLOURS[kind]).all() and (mask[SQUARE] == 255).all()
             assert np.array_equal(image[mask == 0], garment[mask == 0])
-            assert (garment[mask == 0] == 100).all() and (mask == 0).sum() == 400 - 4
+            assert (garment[mask == 0] > 0).all() and (mask == 0).sum() == 400 - 4
             around = image[28:, :, 0] if background else image[:, 28:, 0].T
             assert np.array_equal(around, np.broadcast_to([0, 0, STRIPE, STRIPE] * 8, (4, 32)))
 
