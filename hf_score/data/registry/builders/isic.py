@@ -210,7 +210,7 @@ class ISIC(FolderBuilder):
         donors = self._donors(able, rng) if wanted else {}
         plan = {}
         for number, split in enumerate(SPLITS):
-            rows = []
+            rows: list[dict[str, Any]] = []
             for entry in (entry for entry in able if entry["split"] == split):
                 row = {**entry, "name": f"{entry['isic_id']}.png", "draw": (self.config.seed, number, len(rows))}
                 if entry["label"] and entry["spurious"]:
