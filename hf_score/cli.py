@@ -436,11 +436,16 @@ def _build(name: str, words: list[str]) -> None:
     from transformers import HfArgumentParser
 
     from .data.registry.build import build, recipe_of, registered
+    from .data.registry.opening import read_record
 
-    parser = HfArgumentParser(recipe_of(registered(name)), prog=f"hf-score build {name}")  # type: ignore[arg-type]
-    parser.add_argument("--source", required=True, help="folder with the raw public files")
+    benchmark = registered(name)
+    parser = HfArgumentParser(recipe_of(benchmark), prog=f"hf-score build {name}")  # type: ignore[arg-type]
+    parser.add_argument("--source", required=benchmark.source is None, help="folder with the raw public files")
     parser.add_argument("--output_dir", required=True, help="folder to write")
     parser.add_argument("--any_counts", action="store_true", help="do not insist on the official counts")
     options = vars(parser.parse_args(words))
     any_counts = options.pop("any_counts")
-    print(build(name, options.pop("source"), options.pop("output_dir"), check_counts=not any_counts, **options))
+    folder = build(name, options.pop("source"), options.pop("output_dir"), check_counts=not any_counts, **options)
+    for split, counts in read_record(folder)["counts"].items():  # stdout is the folder alone
+        print(f"{split}: {' / '.join(map(str, counts))}", file=sys.stderr)
+    print(folder)

@@ -125,3 +125,47 @@ def write_knee(folder: Path, count: int = 8) -> Path:
                 path = folder / split / str(grade) / f"{9000000 + i}L.png"
                 noise(path, size=(50, 50), seed=100 * number + 10 * grade + i, mode="L")
     return folder
+
+
+def write_birds(folder: Path, species: int = 20) -> Path:
+    """Land and water birds: of so many species each, two birds that are on both backgrounds and one that is on one.
+
+    Land is green and water blue, and the bird a red disc; one split has the first birds, the other the second ones.
+    """
+    colours = {"land": (0, 120, 0), "water": (0, 0, 160)}
+    rows: dict[str, list[dict]] = {"train": [], "test": []}
+    for label in (0, 1):
+        for number in range(species):
+            for bird in range(3):
+                split, name = ("test", "train")[bird % 2], f"S{label}{number}__{bird}"
+                for place, kind in enumerate(colours):
+                    if bird == 2 and place != label:
+                        continue
+                    image = Image.new("RGB", (16, 12), colours[kind])
+                    ImageDraw.Draw(image).ellipse((4, 4, 9, 9), fill=(200, number, bird))
+                    file = f"{name}_{kind}.png"
+                    (folder / split).mkdir(parents=True, exist_ok=True)
+                    image.save(folder / split / file)
+                    fields = {"file_name": file, "label": label, "spurious": place, "species": f"S{label}{number}"}
+                    rows[split].append({**fields, "bird_id": name, "background_id": f"{kind}{number}{bird}"})
+                disc(
+                    folder.with_name(f"{folder.name}_masks") / split / f"{name}_bird.png", (4, 4, 9, 9), size=(16, 12)
+                )
+    for split, found in rows.items():
+        write_csv(folder / split / "metadata.csv", found)
+    return folder
+
+
+def write_elpv(folder: Path) -> Path:
+    """Cells with the probabilities 0, 1/3, 2/3 and 1 of both kinds, in the package's list."""
+    lines = []
+    for probability, kind, count in (
+        *((0.0, "mono", 30), (0.0, "poly", 40), (1 / 3, "mono", 3), (1 / 3, "poly", 3)),
+        *((2 / 3, "mono", 2), (2 / 3, "poly", 2), (1.0, "mono", 20), (1.0, "poly", 25)),
+    ):
+        for _ in range(count):
+            name = f"images/cell{len(lines) + 1:04d}.png"
+            noise(folder / name, size=(8, 8), seed=len(lines), mode="L")
+            lines.append(f"{name}  {probability!r}   {kind}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..baselines.erm import ERMTrainer
 from ..data import PixelDataset, load_data, preprocess
 from ..detection import SpuriousSamples
 from ..errors import HFScoreError
-from ..evaluation import group_metrics
+from ..evaluation import group_metrics, shortcut_gaps
 from ..files import write_bytes
 from ..models import eval_mode, load_checkpoint
 from ..pipeline import Workspace
@@ -264,7 +265,7 @@ class Job:
             "ablation": cell.ablation,
             "image_size": int(self.train.pixel_values.shape[-1]),
             "selection": chosen["selection"],
-            **{name: chosen[name] for name in ("epoch", *_MEASURES, "groups")},
+            **{name: chosen[name] for name in ("epoch", *_MEASURES, "groups", "gaps") if name in chosen},
             **self.workspace.explained_test_set.region_effects(model),
             "verdict": json.dumps(to_jsonable(verdict)),
             "gates": gates_as_json,
@@ -373,14 +374,25 @@ class Job:
         if not isinstance(dataset, GroupedPixels):
             nothing = dict.fromkeys(_MEASURES)
             return {**nothing, "accuracy": float((predicted == labels).mean()), "groups": []}
+        groups, counts = dataset.group.numpy(), self.data.train_group_counts
         metrics = group_metrics(
-            predicted,
-            labels,
-            dataset.group.numpy(),
-            group_names=self.data.group_names,
-            train_group_counts=self.data.train_group_counts,
+            predicted, labels, groups, group_names=self.data.group_names, train_group_counts=counts
         )
-        return {**{name: metrics[name] for name in _MEASURES}, "groups": list(metrics["group_accuracy"].values())}
+        row = {**{name: metrics[name] for name in _MEASURES}, "groups": list(metrics["group_accuracy"].values())}
+        if self.data.cues and counts is not None:
+            gaps = shortcut_gaps(predicted, labels, groups, train_group_counts=counts)
+            row["gaps"] = json.dumps(_named_gaps(self.data.cues, gaps))
+        return row
+
+
+def _named_gaps(cues: Sequence[str], gaps: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The gaps under the names that tables have for them."""
+    first, second = cues
+    return {
+        f"{first} gap": gaps["first_gap"],
+        f"{second} gap": gaps["second_gap"],
+        f"{first} + {second} gap": gaps["both_gap"],
+    }
 
 
 def fingerprint_of(spec: dict[str, Any]) -> str:

@@ -29,7 +29,8 @@ NOTE = (
     "*Relevance*: share of the positive relevance inside the true region of the attribute, test images. *Flips*: "
     "share of rightly classified test images that change class when the region of another class's image is inserted. "
     "*Gates*: whether the runs did what their method is; one that did not is *inactive*, and no score. *Epochs*, "
-    "*images* (sent forward in training, all passes) and *seconds* are medians."
+    "*images* (sent forward in training, all passes) and *seconds* are medians. "
+    "*Gap*, of two shortcuts: accuracy where that one is wrong, less accuracy weighted by training groups."
 )
 CONTRASTS_NOTE = (
     "Declared in the plan, of worst groups, in points. Paired over seeds and test images: hierarchical bootstrap, "
@@ -120,6 +121,7 @@ def _line(measured: Measured, by_oracle: pd.DataFrame, name: str) -> dict[str, s
             line["95 % interval"] = _interval(measured.of(name)) if len(mine) else "inactive"
     older = f" {OLDER}" if runs["older"].astype(bool).any() else ""
     passes = _median(runs["image_passes"]) if "image_passes" in runs else None
+    line |= _gaps(mine)
     return line | {
         "gates": gates_in_words(mine, inactive),
         "seeds": f"{runs['seed'].nunique()}{older}",
@@ -240,6 +242,14 @@ def _panels(plan: Plan, rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _supervision(kinds: str) -> str:
     return " + ".join(SUPERVISION_KINDS[kind] for kind in kinds.split(",") if kind) or EMPTY
+
+
+def _gaps(rows: pd.DataFrame) -> dict[str, str]:
+    """A column for each gap of a set with two shortcuts; none elsewhere."""
+    if "gaps" not in rows or not rows["gaps"].notna().any():
+        return {}
+    found = [json.loads(gaps) for gaps in rows["gaps"].dropna()]
+    return {name: _percent(pd.Series([gaps[name] for gaps in found], dtype=float)) for name in found[0]}
 
 
 def _percent(values: pd.Series) -> str:

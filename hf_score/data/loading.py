@@ -81,6 +81,8 @@ class ImageData:
     """Files of each split that were left out because they are no images, or because no table lists them."""
     notes: list[str] = field(default_factory=list)
     """What a user should know about how the data set was read: said when it was loaded."""
+    cues: tuple[str, ...] = ()
+    """Names of the two attributes that a group is made of (4 * label + 2 * first + second), where there are two."""
     _regions: dict[str, Regions] = field(default_factory=dict, repr=False)
 
     @property
@@ -184,7 +186,7 @@ def load_data(
     order = model_classes
     if benchmark is not None:  # its label ids have its names: an option can but put them in another order
         order = class_names if order is None or is_automatic(order) else order
-        class_names = benchmark.class_names
+        class_names = benchmark.class_names or None  # none of its own: those of the data
     labels, names = read_labels(splits, label_column or "label", class_names, name)
     if "test" not in splits:
         rows, ids = splits["train"], labels["train"]
@@ -252,6 +254,7 @@ def load_data(
         unreadable=unreadable,
         skipped={split: len(files) for split, files in source.skipped.items()},
         notes=notes,
+        cues=benchmark.cues if benchmark else (),
         licence=benchmark.licence if benchmark else None,
         source=source.where,
         _regions=regions,

@@ -69,6 +69,8 @@ def read_source(
     if data_dir is None and (Path(name) / RECORD).is_file():
         name, data_dir = read_record(Path(name))["benchmark"], name
     benchmark = find_dataset(name)
+    if data_dir is None and benchmark is not None:
+        data_dir = benchmark.source
     if data_dir is not None:
         source = _read_data_dir(name, benchmark, Path(data_dir), streaming, official)
     elif benchmark is not None and benchmark.path is None:

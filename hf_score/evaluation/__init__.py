@@ -10,6 +10,7 @@ from .explained_test_set import ExplainedTestSet
 from .insertion import insertion_effects
 from .probabilities import auroc, brier_score, calibration_error
 from .relevance import relevance_in_region
+from .shortcut_gaps import shortcut_gaps
 from .verdict import JudgedRegions, Verdicts, region_figures
 from .worst_group_accuracy.groups import group_metrics
 
@@ -31,4 +32,5 @@ __all__ = [
     "insertion_effects",
     "region_figures",
     "relevance_in_region",
+    "shortcut_gaps",
 ]

@@ -14,7 +14,7 @@ from hf_score.bench import TRAINERS, Plan, RowFile, find_trainer, rows_of, run_p
 from hf_score.bench.job import Job
 from hf_score.bench.plots import against_lambda
 from hf_score.bench.samples import SAMPLES
-from hf_score.bench.tables import chosen_runs, render_tables
+from hf_score.bench.tables import chosen_runs, dataset_table, render_tables
 from hf_score.cli import main
 from hf_score.errors import HFScoreError
 from hf_score.training.supervision import in_words
@@ -358,3 +358,24 @@ def test_the_command_line_takes_old_words(bench, capsys):
     with pytest.warns(FutureWarning, match="sets is called datasets now"):
         assert main([*words, "--sets", "fashion", "--methods", "erm"]) == 0
     assert "0 runs to do" in capsys.readouterr().out
+
+
+def test_gaps_of_two_shortcuts_have_columns():
+    """Where rows have them, and nowhere else."""
+    names = {"background gap": (-0.1, -0.3), "object gap": (-0.2, None), "background + object gap": (-0.5, -0.7)}
+    rows = []
+    for seed in (0, 1):
+        measures = {"worst_group_accuracy": 0.5, "accuracy": 0.6, "mean_group_accuracy": 0.6, "weighted_accuracy": 0.6}
+        gaps = json.dumps({name: values[seed] for name, values in names.items()})
+        both = {**measures, "relevance_in_region": 0.1, "insertion_flips": 0.1, "selection": 0.5, "wall_seconds": 1.0}
+        history = json.dumps([{**measures, "validation": 0.5, "selection": 0.5}])
+        common = {**both, "history": history, "model": "cnn", "name": "erm", "title": "ERM", "kinds": "", "seed": seed}
+        rows += [{**common, "dataset": "two", "key": f"a{seed}", "gaps": gaps}]
+        rows += [{**common, "dataset": "one", "key": f"b{seed}", "gaps": None}]
+    table = pd.DataFrame(rows)
+    two = dataset_table(table, "two", "cnn", ["erm"]).iloc[0]
+    assert two["background gap"] == "-20.0 ± 14.1"
+    assert two["object gap"].startswith("-20.0")
+    assert two["background + object gap"] == "-60.0 ± 14.1"
+    for without in (table, table.drop(columns="gaps")):
+        assert not set(names) & set(dataset_table(without, "one", "cnn", ["erm"]).columns)

@@ -31,7 +31,7 @@ SCHEMA = "hf-score/build/1"
 
 def build(
     name: str,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None,
     output_dir: str | os.PathLike[str],
     *,
     check_counts: bool = True,
@@ -41,7 +41,7 @@ def build(
 
     Args:
         name: a registered benchmark.
-        source: its raw public folder.
+        source: its raw public folder; None where that is inside the package (`Benchmark.source`).
         output_dir: the new folder; must not be there yet.
         check_counts: it has to have the official counts, unless an option other than the seed is given.
         options: fields of the recipe (`recipe_of`).
@@ -61,9 +61,15 @@ def build(
         raise DataError(f"'{name}' has no option '{strange[0]}'; it has {sorted(defaults)}.")
     options = {option: value for option, value in options.items() if value != defaults[option]}
     official = check_counts and set(options) <= {"seed"}
+    source = benchmark.source if source is None else source
+    if source is None:
+        raise DataError(f"'{name}' is made from files of yours: give their folder as source.")
     builder = open_builder(benchmark, Path(source), official=official, **options)
-    plan = builder.plan()
-    plan["train"] = [row for row in plan["train"] if 2 * row["label"] + row["spurious"] not in benchmark.drop_groups]
+    plan, count = builder.plan(), len(benchmark.spurious_names)
+    plan["train"] = [
+        row for row in plan["train"] if count * row["label"] + row["spurious"] not in benchmark.drop_groups
+    ]
+    counts = counts_of(plan, num_attributes=count, num_classes=len(builder.classes()))
     with atomic_folder(folder) as temporary:
         for split, rows in plan.items():
             _write_split(builder, split, rows, temporary)
@@ -73,7 +79,7 @@ def build(
             "schema": SCHEMA,
             "benchmark": name,
             "recipe": defaults | options,
-            "counts": counts_of(plan),
+            "counts": counts,
             "licence": benchmark.licence,
             "citation": benchmark.citation,
             "hf_score": __version__,
@@ -99,7 +105,12 @@ def describe(benchmark: Benchmark) -> str:
     lines = [benchmark.name, f"    {benchmark.description}", f"licence: {benchmark.licence}"]
     if benchmark.path is not None:
         lines.append("source: included in hf-score" if Path(benchmark.path).is_dir() else f"Hub: {benchmark.path}")
-    lines.append(f"groups: {'; '.join(benchmark.group_names)}")
+    if benchmark.source is not None:
+        lines.append("source: included in hf-score")
+    if benchmark.class_names:
+        lines.append(f"groups: {'; '.join(benchmark.group_names)}")
+    else:
+        lines.append(f"classes: the folder's own; attribute: {', '.join(benchmark.spurious_names)}")
     for split, counts in benchmark.counts.items():
         lines.append(f"    {split}: {' / '.join('any' if count is None else str(count) for count in counts)}")
     if benchmark.drop_groups:
@@ -139,6 +150,8 @@ def _write_split(builder: FolderBuilder, split: str, rows: list[dict[str, Any]],
         writer.writeheader()
         for row in tqdm(rows, desc=f"Building {split}", unit="image"):
             made, line = builder.example(row), {**row, "file_name": _image_name(row)}
+            if not builder.class_names:  # names that only the folder knows
+                line["label"] = builder.classes()[row["label"]]
             _put(made["image"], folder / split / line["file_name"])
             mask = made[mask_column] if mask_column else None
             if mask is not None:

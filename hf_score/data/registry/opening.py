@@ -28,14 +28,22 @@ def open_builder(benchmark: Benchmark, data_dir: Path, *, official: bool, **opti
         )
     builder = benchmark.builder(data_dir, **{**benchmark.options, **options})
     if official:  # before any image is made
-        compare_counts(benchmark.name, counts_of(builder.plan()), benchmark.counts, benchmark.group_names)
+        found = counts_of(
+            builder.plan(), num_attributes=len(benchmark.spurious_names), num_classes=len(builder.classes())
+        )
+        compare_counts(benchmark.name, found, benchmark.counts, benchmark.group_names)
     return builder
 
 
-def counts_of(plan: dict[str, list[dict[str, Any]]]) -> dict[str, list[int]]:
-    """Images per split and group 2 * label + attribute."""
-    found = {split: Counter(2 * row["label"] + row["spurious"] for row in rows) for split, rows in plan.items()}
-    return {split: [counter[group] for group in range(4)] for split, counter in found.items()}
+def counts_of(
+    plan: dict[str, list[dict[str, Any]]], *, num_attributes: int = 2, num_classes: int = 2
+) -> dict[str, list[int]]:
+    """Images per split and group num_attributes * label + attribute."""
+    found = {
+        split: Counter(num_attributes * row["label"] + row["spurious"] for row in rows) for split, rows in plan.items()
+    }
+    groups = range(num_attributes * num_classes)
+    return {split: [counter[group] for group in groups] for split, counter in found.items()}
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -8,11 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from .builders import ISIC, CelebA, FolderBuilder, Knee, Waterbirds
+from . import citations
+from .builders import (
+    BFFHQ,
+    ELPV,
+    ISIC,
+    NICO,
+    BirdsReversed,
+    CelebA,
+    CheXpert,
+    FashionTwoCues,
+    FolderBuilder,
+    Knee,
+    Mark,
+    MetaShift,
+    Spawrious,
+    UrbanCars,
+    Waterbirds,
+)
+from .builders.layouts import LOCATIONS
 
 __all__ = ["Benchmark", "compare_counts", "find_dataset", "list_datasets"]
 
-#: Images per group 2 * label + attribute; None where the number is not fixed.
+#: Images per group (number of attribute values) * label + attribute; None where the number is not fixed.
 Counts = Mapping[str, Sequence[int | None]]
 
 
@@ -22,10 +40,13 @@ class Benchmark:
 
     Attributes:
         path: a Hub id, or a folder inside the package; None where the set is on neither.
+        class_names: empty where they are those of the user's folder.
+        source: a raw folder inside the package, from which the builder makes the set; None where it is the user's.
         builder: what reads the raw public folder, with `options`; None where there is nothing to build.
         counts: official images per split and group, checked on load.
         hub_columns: what the columns `label` and `spurious` are called on the Hub.
         masks: column of the masks of the attribute's region; `invert_masks` where they show the object instead.
+        cues: what the two attributes are where there are two: `spurious` is 2 * the first + the second.
         drop_groups: groups that are left out of the training split.
         verified: whether this project's tests have loaded the real data, and not only their layout.
     """
@@ -37,12 +58,14 @@ class Benchmark:
     class_names: tuple[str, ...]
     spurious_names: tuple[str, ...]
     path: str | None = None
+    source: str | None = None
     builder: type[FolderBuilder] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     counts: Counts = field(default_factory=dict)
     hub_columns: tuple[str, str] = ("label", "spurious")
     masks: str | None = None
     invert_masks: bool = False
+    cues: tuple[str, ...] = ()
     drop_groups: tuple[int, ...] = ()
     verified: bool = False
 
@@ -52,80 +75,9 @@ class Benchmark:
         return [f"{label}, {attribute}" for label in self.class_names for attribute in self.spurious_names]
 
 
-_SAGAWA = """@inproceedings{sagawa2020distributionally,
-  title = {Distributionally Robust Neural Networks for Group Shifts: On the Importance of Regularization for
-           Worst-Case Generalization},
-  author = {Sagawa, Shiori and Koh, Pang Wei and Hashimoto, Tatsunori B. and Liang, Percy},
-  booktitle = {International Conference on Learning Representations},
-  year = {2020}
-}
-@techreport{wah2011caltech,
-  title = {The {Caltech-UCSD Birds-200-2011} Dataset},
-  author = {Wah, Catherine and Branson, Steve and Welinder, Peter and Perona, Pietro and Belongie, Serge},
-  institution = {California Institute of Technology},
-  number = {CNS-TR-2011-001},
-  year = {2011}
-}
-@article{zhou2018places,
-  title = {Places: A 10 Million Image Database for Scene Recognition},
-  author = {Zhou, Bolei and Lapedriza, Agata and Khosla, Aditya and Oliva, Aude and Torralba, Antonio},
-  journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
-  volume = {40},
-  number = {6},
-  pages = {1452--1464},
-  year = {2018}
-}"""
-_PETRYK = """@inproceedings{petryk2022guiding,
-  title = {On Guiding Visual Attention with Language Specification},
-  author = {Petryk, Suzanne and Dunlap, Lisa and Nasseri, Keyan and Gonzalez, Joseph and Darrell, Trevor and
-            Rohrbach, Anna},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2022}
-}"""
-_LIU = """@inproceedings{liu2015deep,
-  title = {Deep Learning Face Attributes in the Wild},
-  author = {Liu, Ziwei and Luo, Ping and Wang, Xiaogang and Tang, Xiaoou},
-  booktitle = {IEEE International Conference on Computer Vision},
-  year = {2015}
-}"""
-_ISIC = """@inproceedings{codella2018skin,
-  title = {Skin Lesion Analysis toward Melanoma Detection: A Challenge at the 2017 International Symposium on
-           Biomedical Imaging ({ISBI}), Hosted by the International Skin Imaging Collaboration ({ISIC})},
-  author = {Codella, Noel C. F. and others},
-  booktitle = {IEEE International Symposium on Biomedical Imaging},
-  year = {2018}
-}
-@inproceedings{rieger2020interpretations,
-  title = {Interpretations are Useful: Penalizing Explanations to Align Neural Networks with Prior Knowledge},
-  author = {Rieger, Laura and Singh, Chandan and Murdoch, W. James and Yu, Bin},
-  booktitle = {International Conference on Machine Learning},
-  year = {2020}
-}"""
-_CHEN = """@article{chen2019fully,
-  title = {Fully Automatic Knee Osteoarthritis Severity Grading Using Deep Neural Networks with a Novel Ordinal Loss},
-  author = {Chen, Pingjun and Gao, Linlin and Shi, Xiaoshuang and Allen, Kyle and Yang, Lin},
-  journal = {Computerized Medical Imaging and Graphics},
-  volume = {75},
-  pages = {84--92},
-  year = {2019}
-}
-@misc{chen2018knee,
-  title = {Knee Osteoarthritis Severity Grading Dataset},
-  author = {Chen, Pingjun},
-  howpublished = {Mendeley Data},
-  doi = {10.17632/56rmx5bjcr.1},
-  year = {2018}
-}"""
-_XIAO = """@misc{xiao2017fashion,
-  title = {{Fashion-MNIST}: a Novel Image Dataset for Benchmarking Machine Learning Algorithms},
-  author = {Xiao, Han and Rasul, Kashif and Vollgraf, Roland},
-  note = {arXiv:1708.07747},
-  year = {2017}
-}"""
-
 _FASHION: dict[str, Any] = {
     "licence": "MIT",
-    "citation": _XIAO,
+    "citation": citations.XIAO,
     "class_names": ("pullover", "shirt"),
     "spurious_names": ("no square", "red square"),
     "path": str(Path(__file__).with_name("fashion_patch")),
@@ -164,13 +116,13 @@ _BENCHMARKS = (
     Benchmark(
         name="waterbirds_95",
         description="CUB birds on Places backgrounds, 95 % of training birds on their own kind (Sagawa et al., 2020)",
-        citation=_SAGAWA,
+        citation=citations.SAGAWA,
         **_WATERBIRDS_95,
     ),
     Benchmark(
         name="waterbirds_100_regenerated",
         description="Waterbirds made with correlation 1: GALS's waterbird_1.0_forest2water2 (Petryk et al., 2022)",
-        citation=f"{_PETRYK}\n{_SAGAWA}",
+        citation=f"{citations.PETRYK}\n{citations.SAGAWA}",
         options={"correlation": 1.0},
         # Training counts as in GALS's code. Its validation draw is another one, whose counts are not published.
         counts={"train": (3694, 0, 0, 1101), "test": _WATERBIRDS_EVALUATION["test"]},
@@ -179,7 +131,7 @@ _BENCHMARKS = (
     Benchmark(
         name="waterbirds_100_dropped",
         description="waterbirds_95 without its two minority groups: 3498 + 1057 training birds",
-        citation=_SAGAWA,
+        citation=citations.SAGAWA,
         drop_groups=(1, 2),
         **_WATERBIRDS_95,
     ),
@@ -187,7 +139,7 @@ _BENCHMARKS = (
         name="celeba",
         description="CelebA faces: blond hair, correlated with sex (Liu et al., 2015); official splits",
         licence="non-commercial research, see the data set's agreement",
-        citation=_LIU,
+        citation=citations.LIU,
         class_names=CelebA.class_names,
         spurious_names=("female", "male"),
         path="flwrlabs/celeba",
@@ -203,7 +155,7 @@ _BENCHMARKS = (
         name="isic_patches",
         description="Dermoscopy, benign or malignant; colour patches on half of the benign training set (our recipe)",
         licence="CC0, CC BY or CC BY-NC, image by image; see the ISIC archive",
-        citation=_ISIC,
+        citation=citations.ISIC,
         class_names=ISIC.class_names,
         spurious_names=("no patch", "patch"),
         builder=ISIC,
@@ -214,12 +166,146 @@ _BENCHMARKS = (
         name="knee_markers",
         description="Knee X-rays, KL 0-1 or 2-4; a marker on 95 % of the healthy training images (our recipe)",
         licence="CC BY 4.0 (Mendeley Data); X-rays from the Osteoarthritis Initiative, see its terms",
-        citation=_CHEN,
+        citation=citations.CHEN,
         class_names=Knee.class_names,
         spurious_names=("no marker", "marker"),
         builder=Knee,
         counts={"train": (167, 3165, 2446, 0), "validation": (481, 481, 345, 345), "test": (935, 935, 721, 721)},
         masks=Knee.mask_column,
+    ),
+    Benchmark(
+        name="birds_reversed",
+        description="Birds on land and on water, 95 % of training birds on the other class's place (our recipe)",
+        licence="that of your images",
+        citation=citations.SAGAWA,
+        class_names=BirdsReversed.class_names,
+        spurious_names=("land", "water"),
+        builder=BirdsReversed,
+        masks=BirdsReversed.mask_column,
+        invert_masks=True,
+    ),
+    Benchmark(
+        name="isic_melanoma_patch",
+        description="isic_patches with the patch on half of the malignant training images, donors apart (our recipe)",
+        licence="CC0, CC BY or CC BY-NC, image by image; see the ISIC archive",
+        citation=citations.ISIC,
+        class_names=ISIC.class_names,
+        spurious_names=("no patch", "patch"),
+        builder=ISIC,
+        options={"patched": "malignant", "donors_apart": True},
+        counts={"train": (None, 0, None, None)},
+        masks=ISIC.mask_column,
+    ),
+    Benchmark(
+        name="mark",
+        description="Any class folders, a grey textured square on 20 % of one class's training images (our recipe)",
+        licence="that of your images",
+        citation=citations.LAPUSCHKIN,
+        class_names=(),
+        spurious_names=("no mark", "mark"),
+        builder=Mark,
+        masks=Mark.mask_column,
+    ),
+    Benchmark(
+        name="watermark",
+        description="Any class folders, a translucent watermark on 20 % of one class's training images (our recipe)",
+        licence="that of your images",
+        citation=citations.LI,
+        class_names=(),
+        spurious_names=("no watermark", "watermark"),
+        builder=Mark,
+        options={"kind": "watermark"},
+        masks=Mark.mask_column,
+    ),
+    Benchmark(
+        name="elpv",
+        description="Solar cells, defective or not; 95 % of functional ones mono, of defective ones poly (our recipe)",
+        licence="CC BY-NC-SA 4.0",
+        citation=citations.DEITSCH,
+        class_names=ELPV.class_names,
+        spurious_names=("mono", "poly"),
+        builder=ELPV,
+    ),
+    Benchmark(
+        name="fashion_two_cues",
+        description="Fashion-MNIST pullovers and shirts; stripes and a square, each right in 95 % (our recipe)",
+        licence="MIT",
+        citation=f"{citations.XIAO}\n{citations.LI}",
+        class_names=FashionTwoCues.class_names,
+        spurious_names=("across, red", "across, blue", "upright, red", "upright, blue"),
+        source=_FASHION["path"],
+        builder=FashionTwoCues,
+        counts={
+            "train": (542, 28, 28, 2, 2, 28, 28, 542),
+            "validation": (100,) * 8,
+            "test": (250,) * 8,
+        },
+        masks=FashionTwoCues.mask_column,
+        cues=("background", "object"),
+    ),
+    Benchmark(
+        name="urbancars",
+        description="Urban and country cars on backgrounds and beside objects of both kinds (Li et al., 2023)",
+        licence="of its parts: Stanford Cars, Places and LVIS, see their pages",
+        citation=citations.LI,
+        class_names=UrbanCars.class_names,
+        spurious_names=("urban, urban", "urban, country", "country, urban", "country, country"),
+        builder=UrbanCars,
+        cues=("background", "object"),
+    ),
+    Benchmark(
+        name="metashift",
+        description="MetaShift's cats and dogs, indoors and outdoors (Liang and Zou, 2022); a split of our own",
+        licence="of Visual Genome's images, see its page",
+        citation=citations.LIANG,
+        class_names=MetaShift.class_names,
+        spurious_names=("outdoor", "indoor"),
+        builder=MetaShift,
+    ),
+    Benchmark(
+        name="bffhq",
+        description="Faces of FFHQ, young or old, correlated with gender (Kim et al., 2021)",
+        licence="CC BY-NC-SA 4.0 (FFHQ); its images have licences of their own",
+        citation=citations.KIM,
+        class_names=BFFHQ.class_names,
+        spurious_names=("female", "male"),
+        builder=BFFHQ,
+    ),
+    Benchmark(
+        name="spawrious",
+        description="Generated dogs of four breeds on six backgrounds, one-to-one challenges (Lynch et al., 2023)",
+        licence="see the set's page",
+        citation=citations.LYNCH,
+        class_names=Spawrious.class_names,
+        spurious_names=LOCATIONS,
+        builder=Spawrious,
+        # Training as in the published code: bulldogs in the desert, corgis in snow, and so on, and all on the beach.
+        counts={
+            "train": (
+                *(508, 5828, 0, 0, 0, 0),
+                *(508, 0, 0, 0, 0, 5828),
+                *(508, 0, 0, 5828, 0, 0),
+                *(508, 0, 5828, 0, 0, 0),
+            )
+        },
+    ),
+    Benchmark(
+        name="nico",
+        description="NICO++'s classes in six common contexts (Zhang et al., 2023); a split of our own",
+        licence="non-commercial research, see the set's page",
+        citation=citations.ZHANG,
+        class_names=(),
+        spurious_names=NICO.contexts,
+        builder=NICO,
+    ),
+    Benchmark(
+        name="chexpert",
+        description="Chest X-rays, pneumothorax, correlated with support devices (Irvin et al., 2019); our own split",
+        licence="Stanford's research agreement",
+        citation=citations.IRVIN,
+        class_names=CheXpert.class_names,
+        spurious_names=("no device", "device"),
+        builder=CheXpert,
     ),
 )
 

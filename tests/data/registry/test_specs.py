@@ -4,9 +4,11 @@ import json
 
 import pytest
 from raw_folders import OFFICIAL_95, write_celeba, write_cub, write_knee, write_waterbirds
+from transformers import HfArgumentParser
 
 from hf_score.cli import main
 from hf_score.data import list_datasets, load_data
+from hf_score.data.registry.build import recipe_of
 from hf_score.data.registry.specs import compare_counts
 from hf_score.errors import DataError
 
@@ -16,11 +18,21 @@ def test_rows_are_complete():
         assert benchmark.licence and benchmark.description
         assert benchmark.citation.startswith("@") and benchmark.citation.count("{") == benchmark.citation.count("}")
         assert benchmark.path or benchmark.builder
+        assert len(benchmark.cues) in (0, 2)
         for counts in benchmark.counts.values():
-            assert len(counts) == len(benchmark.group_names) == 4
+            assert len(counts) == len(benchmark.group_names)
         if benchmark.builder is not None:
             assert benchmark.builder.class_names == benchmark.class_names
             assert benchmark.masks == benchmark.builder.mask_column
+
+
+def test_recipes_are_options_of_the_command_line():
+    for benchmark in list_datasets():
+        recipe = recipe_of(benchmark)
+        (parsed,) = HfArgumentParser(recipe).parse_args_into_dataclasses([])
+        assert parsed == recipe()
+        for name, value in benchmark.options.items():
+            assert getattr(parsed, name) == value
 
 
 def test_the_counts_of_waterbirds():

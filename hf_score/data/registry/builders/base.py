@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from datasets import (
     ClassLabel,
     DatasetInfo,
@@ -20,11 +21,13 @@ from datasets import (
     Version,
 )
 from PIL import Image as PILImage
+from PIL import ImageOps
 
 from ....errors import DataError
 
-__all__ = ["FolderBuilder", "encoded", "numbered", "on_disk", "open_image"]
+__all__ = ["FolderBuilder", "drawn_splits", "encoded", "numbered", "on_disk", "open_image", "pictures", "refuse_share"]
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 #: Rows of one shard of a stream.
 SHARD_SIZE = 1024
 
@@ -42,7 +45,8 @@ class FolderBuilder(GeneratorBasedBuilder):
     """
 
     VERSION = Version("1.0.0")
-    class_names: ClassVar[tuple[str, ...]]
+    #: Empty where they are the folder's own: then `classes` finds them.
+    class_names: ClassVar[tuple[str, ...]] = ()
     #: Column of the masks, or None.
     mask_column: ClassVar[str | None] = None
     #: Further columns and their types.
@@ -65,8 +69,12 @@ class FolderBuilder(GeneratorBasedBuilder):
         """The parts of the raw folder that are read."""
         return [folder]
 
+    def classes(self) -> tuple[str, ...]:
+        """What the labels stand for."""
+        return self.class_names
+
     def plan(self) -> dict[str, list[dict[str, Any]]]:
-        """The rows of each split.
+        """The rows of each split; one that would be empty is left out.
 
         Raises:
             DataError: the folder is not of the layout that the subclass reads.
@@ -79,7 +87,7 @@ class FolderBuilder(GeneratorBasedBuilder):
 
     def _info(self) -> DatasetInfo:
         features: dict[str, Any] = {"idx": Value("int64"), "name": Value("string"), "image": Image()}
-        features |= {"label": ClassLabel(names=list(self.class_names)), "spurious": Value("int64")}
+        features |= {"label": ClassLabel(names=list(self.classes())), "spurious": Value("int64")}
         if self.mask_column:
             features[self.mask_column] = Image()
         return DatasetInfo(features=Features(features | {name: Value(kind) for name, kind in self.columns.items()}))
@@ -106,15 +114,50 @@ def numbered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"idx": i, **row} for i, row in enumerate(rows)]
 
 
-def open_image(path: str | Path, mode: str) -> PILImage.Image:
-    """The image in `mode`.
+def pictures(folder: Path) -> list[Path]:
+    """The image files of a folder, by their endings, sorted by name; none where there is no folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_ENDINGS and path.is_file())
+
+
+def refuse_share(**shares: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        DataError: one is below 0 or above 1.
+    """
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise DataError(f"{name} is {share}: give a share from 0 to 1.")
+
+
+def drawn_splits(
+    count: int, rng: np.random.Generator, *, validation_share: float, test_share: float
+) -> dict[str, list[int]]:
+    """`count` places drawn for `test`, `validation` and `train`, what is left; each sorted.
+
+    Raises:
+        DataError: the shares are none, or leave nothing to train on.
+    """
+    refuse_share(validation_share=validation_share, test_share=test_share)
+    if validation_share + test_share >= 1:
+        raise DataError(
+            f"validation_share {validation_share} and test_share {test_share} leave nothing to train on; reduce them."
+        )
+    order = rng.permutation(count)
+    test, validation = round(test_share * count), round(validation_share * count)
+    parts = {"train": order[test + validation :], "validation": order[test : test + validation], "test": order[:test]}
+    return {split: sorted(part.tolist()) for split, part in parts.items()}
+
+
+def open_image(path: str | Path, mode: str, *, upright: bool = False) -> PILImage.Image:
+    """The image in `mode`, turned as its EXIF orientation says if it is to be `upright`.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
         with PILImage.open(path) as file:
-            return file.convert(mode)
+            return (ImageOps.exif_transpose(file) if upright else file).convert(mode)
     except Exception as error:  # decoders raise whatever they like on a broken file
         raise DataError(f"Cannot read the image '{path}' ({type(error).__name__}); replace it.") from error
 

@@ -3,6 +3,9 @@
 Patches, the round coloured stickers of some clinics, are on benign images alone. In training about half of the benign
 images have one, by nature or as a cut-out from another image, and no malignant one. Validation and test show every
 image twice, without and with a cut-out that is not in training and does not touch the lesion.
+
+Two variants: the patch on malignant images in training (`patched`), to confirm on what was found with the other; and a
+split that somebody else has made, patches included (`split_file`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import BuilderConfig
@@ -29,6 +32,17 @@ IDS = ("isic_id", "image_id", "image_name", "image")
 LABELS = ("label", "target", "malignant", "melanoma", "MEL")
 #: Sizes of a cut-out that are tried, until one does not touch the lesion.
 SHRINK = (1.0, 0.8, 0.6, 0.45, 0.3)
+#: Columns of a split file, and what its values may be.
+LISTED = ("isic_id", "benign_malignant", "patches", "split")
+CLASS_WORDS = {"benign": 0, "malignant": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
+PATCH_WORDS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+SPLIT_WORDS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
 
 
 @dataclass
@@ -37,7 +51,20 @@ class ISICConfig(BuilderConfig):
 
     seed: int = field(default=0, metadata={"help": "Seed of the split, the cut-outs and their places."})
     image_size: int = field(default=256, metadata={"help": "Shorter side in pixels; 0 leaves images as they are."})
-    patch_share: float = field(default=0.5, metadata={"help": "Share of benign training images with a patch."})
+    patched: Literal["benign", "malignant"] = field(
+        default="benign",
+        metadata={"help": "Class with patches in training; on malignant images all are cut-outs."},
+    )
+    donors_apart: bool = field(
+        default=False, metadata={"help": "Validation and test have cut-outs from different images too."}
+    )
+    split_file: str = field(
+        default="",
+        metadata={"help": "CSV file that gives the split: isic_id, benign_malignant, patches, split."},
+    )
+    patch_share: float = field(
+        default=0.5, metadata={"help": "Share of the patched class's training images with a patch."}
+    )
     max_lesion: float = field(
         default=0.5, metadata={"help": "Largest share of an evaluation image that its lesion may cover."}
     )
@@ -59,7 +86,10 @@ class ISIC(FolderBuilder):
       third is kept for evaluation.
 
     An image with a natural patch is in no evaluation, and in no class but the benign one: there it gives its cut-out
-    alone. `mask` is the patch.
+    alone. So it does everywhere where malignant images are patched. `mask` is the patch.
+
+    With a `split_file`, `labels.csv` is not read and nothing is drawn but cut-outs: images are as they are, benign
+    ones with `patches` 1 have theirs by nature, and malignant ones get a cut-out.
     """
 
     BUILDER_CONFIG_CLASS = ISICConfig
@@ -73,20 +103,23 @@ class ISIC(FolderBuilder):
         lesions = _masks(self.folder / "lesions", ("", "_segmentation", "_lesion"))
         patches = _masks(self.folder / "patches", ("", "_patch"))
         rng = np.random.default_rng(self.config.seed)
+        listed = self._listed(images) if self.config.split_file else self._labels(images)
         entries = [
             {
                 "isic_id": name,
                 "label": label,
                 "split": split,
-                "spurious": 0,
+                "spurious": spurious,
                 "natural": 1,
                 "donor": "",
                 "path": str(images[name]),
                 "lesion": lesions.get(name),
                 "patch": patches.get(name),
             }
-            for name, label, split in self._labels(images)
+            for name, label, split, spurious in listed
         ]
+        if self.config.split_file:
+            return self._as_listed(entries, rng)
         self._split(entries, rng)
         donors = self._donors(entries, rng)
         plan = {}
@@ -101,6 +134,8 @@ class ISIC(FolderBuilder):
     def example(self, row: dict[str, Any]) -> dict[str, Any]:
         image = self._sized(open_image(row["path"], "RGB"))
         if not row["spurious"]:
+            return {"image": encoded(image), "mask": None}
+        if row["natural"] and not row["patch"]:
             return {"image": encoded(image), "mask": None}
         if row["natural"]:
             patch = open_image(row["patch"], "L").resize(image.size, PILImage.Resampling.NEAREST)
@@ -119,7 +154,7 @@ class ISIC(FolderBuilder):
         scale = self.config.image_size / min(image.size)
         return image.resize((round(image.width * scale), round(image.height * scale)), PILImage.Resampling.LANCZOS)
 
-    def _labels(self, images: dict[str, Path]) -> Iterable[tuple[str, int, str | None]]:
+    def _labels(self, images: dict[str, Path]) -> Iterable[tuple[str, int, str | None, int]]:
         path = self.folder / "labels.csv"
         if not path.is_file():
             raise DataError(f"'{self.folder}' has no labels.csv; see `ISIC` for the layout.")
@@ -141,7 +176,55 @@ class ISIC(FolderBuilder):
                         f"Line {line} of '{path}' has the label '{row[label]}' and the split '{split}'; labels are 0 "
                         f"or 1, splits {', '.join(SPLITS)}."
                     )
-                yield row[name], int(float(row[label])), split
+                yield row[name], int(float(row[label])), split, 0
+
+    def _listed(self, images: dict[str, Path]) -> Iterable[tuple[str, int, str | None, int]]:
+        """What the split file says."""
+        path = Path(self.config.split_file)
+        if not path.is_file():
+            raise DataError(f"There is no split file '{path}'; give a CSV file with the columns {', '.join(LISTED)}.")
+        seen: set[str] = set()
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if lacking := [column for column in LISTED if column not in (reader.fieldnames or [])]:
+                raise DataError(f"'{path}' has no column '{lacking[0]}'; it needs {', '.join(LISTED)}.")
+            for line, row in enumerate(reader, start=2):
+                name = row["isic_id"]
+                if name not in images or name in seen:
+                    what = "which is there twice; remove one" if name in seen else "which is not in images/; add it"
+                    raise DataError(f"Line {line} of '{path}' names '{name}', {what}.")
+                seen.add(name)
+                words = [row[column].strip().lower() for column in LISTED[1:]]
+                if words[0] not in CLASS_WORDS or words[1] not in PATCH_WORDS or words[2] not in SPLIT_WORDS:
+                    raise DataError(
+                        f"Line {line} of '{path}' has the values {words}; they are benign or malignant, 0 or 1, and "
+                        f"{', '.join(SPLIT_WORDS)}."
+                    )
+                yield name, CLASS_WORDS[words[0]], SPLIT_WORDS[words[2]], PATCH_WORDS[words[1]]
+
+    def _as_listed(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+        """The rows of the split file; cut-outs of training are in no other split."""
+        wanted = any(entry["label"] and entry["spurious"] for entry in entries)
+        # masks of images that are said to have no patch are not believed
+        able = [{**entry, "patch": entry["patch"] if entry["spurious"] else None} for entry in entries]
+        donors = self._donors(able, rng) if wanted else {}
+        plan = {}
+        for number, split in enumerate(SPLITS):
+            rows: list[dict[str, Any]] = []
+            for entry in (entry for entry in able if entry["split"] == split):
+                row = {**entry, "name": f"{entry['isic_id']}.png", "draw": (self.config.seed, number, len(rows))}
+                if entry["label"] and entry["spurious"]:
+                    if not donors[split]:
+                        raise DataError(
+                            f"'{self.folder}' has no cut-outs for the split {split}; put some into cutouts/."
+                        )
+                    row = _with_patch(row, donors[split], rng)
+                rows.append(row)
+            if rows:
+                plan[split] = numbered(rows)
+        if lacking := [split for split in ("train", "test") if split not in plan]:
+            raise DataError(f"'{self.config.split_file}' has no rows of the split {lacking[0]}; add some.")
+        return plan
 
     def _split(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> None:
         """Fill in the splits that are not given."""
@@ -169,34 +252,46 @@ class ISIC(FolderBuilder):
     def _donors(self, entries: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, list[tuple[str, Any]]]:
         """Cut-outs by split, as (id, where it is)."""
         donors: dict[str, list[tuple[str, Any]]] = {"train": [], "evaluation": []}
+        more: list[tuple[str, Any]] = []  # in no split but by this draw
         for entry in entries:
-            if entry["patch"]:
+            if entry["patch"] and (not self.config.split_file or entry["label"] == 0):
                 kind = "train" if entry["split"] == "train" else "evaluation"
-                donors[kind].append((entry["isic_id"], (entry["path"], entry["patch"])))
-        more = sorted((self.folder / "cutouts").glob("*.png"))
+                own = more if self.config.patched == "malignant" else donors[kind]
+                own.append((entry["isic_id"], (entry["path"], entry["patch"])))
+        more += [(path.stem, (str(path), None)) for path in sorted((self.folder / "cutouts").glob("*.png"))]
         for place, i in enumerate(rng.permutation(len(more))):
-            kind = "evaluation" if place < -(-len(more) // 3) else "train"
-            donors[kind].append((more[i].stem, (str(more[i]), None)))
+            donors["evaluation" if place < -(-len(more) // 3) else "train"].append(more[i])
         if not donors["evaluation"]:
             raise DataError(
                 f"No cut-outs in '{self.folder}' are left for evaluation; put some into cutouts/, or images with a "
                 "mask in patches/ into the test split."
             )
-        return {split: donors["train" if split == "train" else "evaluation"] for split in SPLITS}
+        if not self.config.donors_apart:
+            return {split: donors["train" if split == "train" else "evaluation"] for split in SPLITS}
+        held = [donors["evaluation"][i] for i in rng.permutation(len(donors["evaluation"]))]
+        if len(held) < 2:
+            raise DataError(
+                f"'{self.folder}' has one cut-out for evaluation, and validation and test are to have different ones; "
+                "put more into cutouts/."
+            )
+        half = len(held) // 2
+        return {"train": donors["train"], "validation": held[:half], "test": held[half:]}
 
     def _training(
         self, own: list[dict[str, Any]], donors: list[Any], rng: np.random.Generator
     ) -> list[dict[str, Any]]:
-        benign = [entry for entry in own if entry["label"] == 0]
-        patched = [{**entry, "spurious": 1} for entry in benign if entry["patch"]]
-        clean = [entry for entry in benign if not entry["patch"]]
-        wanted = max(0, round(self.config.patch_share * len(benign)) - len(patched))
+        label = self.class_names.index(self.config.patched)
+        natural = [{**entry, "spurious": 1} for entry in own if entry["label"] == 0 and entry["patch"]]
+        if label == 1:
+            natural = []  # donors alone
+        clean = [entry for entry in own if entry["label"] == label and not entry["patch"]]
+        wanted = max(0, round(self.config.patch_share * (len(natural) + len(clean))) - len(natural))
         if wanted and not donors:
             raise DataError(f"'{self.folder}' has no cut-outs for the training images; put some into cutouts/.")
         chosen = set(rng.choice(len(clean), min(wanted, len(clean)), replace=False).tolist())
         rows = [_with_patch(entry, donors, rng) if i in chosen else entry for i, entry in enumerate(clean)]
-        malignant = [entry for entry in own if entry["label"] == 1 and not entry["patch"]]
-        return [{**row, "name": f"{row['isic_id']}.png"} for row in (*patched, *rows, *malignant)]
+        other = [entry for entry in own if entry["label"] != label and not entry["patch"]]
+        return [{**row, "name": f"{row['isic_id']}.png"} for row in (*natural, *rows, *other)]
 
     def _pairs(self, own: list[dict[str, Any]], donors: list[Any], rng: np.random.Generator) -> list[dict[str, Any]]:
         rows = []

@@ -147,3 +147,116 @@ def test_without_cut_outs(tmp_path):
         path.unlink()
     with pytest.raises(DataError, match=r"No cut-outs in .* are left for evaluation"):
         load_data("isic_patches", data_dir=folder)
+
+
+# ---- The patch on the other class ----
+
+
+def test_patches_on_malignant_images(raw):
+    """14 clean benign and 12 malignant; the 6 natural ones and 3 cut-outs are donors: 6, 1 and 2 of the splits."""
+    for seed in range(4):
+        plan = ISIC(raw, patched="malignant", donors_apart=True, seed=seed).plan()
+        assert counts_of(plan) == {"train": [10, 0, 5, 4], "validation": [1] * 4, "test": [3, 3, 2, 2]}
+        donors = [{row["donor"] for row in rows if row["spurious"]} for rows in plan.values()]
+        assert sum(map(len, donors)) == len(set.union(*donors)) and set() not in donors
+        every = [row for rows in plan.values() for row in rows]
+        assert not any(row["patch"] for row in every)
+        assert all(row["natural"] != row["spurious"] for row in every)
+        images = [{row["isic_id"] for row in rows} for rows in plan.values()]
+        assert sum(map(len, images)) == len(set.union(*images)) == 26
+
+
+def test_the_melanoma_set_is_built(raw, tmp_path):
+    folder = build("isic_melanoma_patch", raw, tmp_path / "a", image_size=0)
+    assert content(folder) == content(build("isic_melanoma_patch", raw, tmp_path / "b", image_size=0))
+    data = load_data(folder)
+    assert data.train_group_counts == [10, 0, 5, 4]
+    plan = ISIC(raw, patched="malignant", donors_apart=True).plan()["test"]
+    for row in data.test:
+        planned, region = plan[row["idx"]], data.regions("test")(row["idx"])
+        changed = (pixels(row["image"]) != pixels(Image.open(planned["path"]))).any(-1)
+        inside = np.zeros((40, 60), bool) if region is None else pixels(region) == 255
+        assert not (changed & ~inside).any()
+        assert inside.any() == bool(planned["spurious"])
+
+
+def test_donors_apart_needs_two(tmp_path):
+    folder = write_isic(tmp_path / "isic")
+    for path in [*(folder / "patches").glob("*"), *sorted((folder / "cutouts").glob("*"))[1:]]:
+        path.unlink()
+    with pytest.raises(DataError, match="has one cut-out for evaluation"):
+        ISIC(folder, donors_apart=True).plan()
+
+
+# ---- A split file ----
+
+LISTED = ("isic_id", "benign_malignant", "patches", "split")
+
+
+def write_split(path, **changes):
+    """The first 6 benign images have their patch, two malignant test images get one; 8 images are in no split."""
+    rows = []
+    for i in range(24):
+        split = "train" if i < 4 or 6 <= i < 12 or 20 <= i < 22 else "test"
+        malignant = i >= 20
+        patched = i < 6 or i == 23
+        rows.append((f"ISIC_{i:07d}", ("benign", "malignant")[malignant], int(patched), split))
+    rows[0] = tuple(changes.get(name, value) for name, value in zip(LISTED, rows[0], strict=True))
+    write_csv(path, [dict(zip(LISTED, row, strict=True)) for row in rows])
+    return str(path)
+
+
+def test_a_split_file_decides(raw, tmp_path):
+    plan = ISIC(raw, split_file=write_split(tmp_path / "split.csv")).plan()
+    assert counts_of(plan) == {"train": [6, 4, 2, 0], "test": [8, 2, 1, 1]}
+    assert {row["isic_id"] for row in plan["train"] if row["spurious"]} == {f"ISIC_{i:07d}" for i in range(4)}
+    pasted = [row for rows in plan.values() for row in rows if not row["natural"]]
+    assert [row["isic_id"] for row in pasted] == ["ISIC_0000023"]
+    assert pasted[0]["donor"] not in {row["isic_id"] for row in plan["train"]}
+    folder = build(
+        "isic_patches", raw, tmp_path / "out", image_size=0, check_counts=False, split_file=str(tmp_path / "split.csv")
+    )
+    data = load_data(folder)
+    assert data.train_group_counts == [6, 4, 2, 0]
+    for split, view in {"train": data.train, "test": data.test}.items():
+        for row in view:
+            planned, region = plan[split][row["idx"]], data.regions(split)(row["idx"])
+            changed = (pixels(row["image"]) != pixels(Image.open(planned["path"]))).any(-1)
+            assert changed.any() == (planned["isic_id"] == "ISIC_0000023")
+            assert (region is not None) == bool(planned["spurious"])
+
+
+def test_natural_patches_without_masks_have_no_region(tmp_path):
+    folder = write_isic(tmp_path / "isic")
+    for path in (folder / "patches").glob("*"):
+        path.unlink()
+    (folder / "labels.csv").unlink()  # not read
+    builder = ISIC(folder, split_file=write_split(tmp_path / "split.csv"))
+    plan = builder.plan()
+    assert counts_of(plan)["train"] == [6, 4, 2, 0]
+    assert builder.example(next(row for row in plan["train"] if row["spurious"]))["mask"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"isic_id": "ISIC_9"}, "Line 2 of .* names 'ISIC_9', which is not in images/"),
+        ({"isic_id": "ISIC_0000001"}, "Line 3 of .* names 'ISIC_0000001', which is there twice"),
+        ({"benign_malignant": "unsure"}, "has the values .*'unsure'"),
+        ({"split": "elsewhere"}, "has the values .*'elsewhere'"),
+    ],
+)
+def test_split_files_that_are_wrong(raw, tmp_path, changes, match):
+    with pytest.raises(DataError, match=match):
+        ISIC(raw, split_file=write_split(tmp_path / "split.csv", **changes)).plan()
+
+
+def test_split_files_that_lack_something(raw, tmp_path):
+    with pytest.raises(DataError, match=r"There is no split file 'nowhere.csv'"):
+        ISIC(raw, split_file="nowhere.csv").plan()
+    write_csv(tmp_path / "a.csv", [{"isic_id": "ISIC_0000000", "split": "train"}])
+    with pytest.raises(DataError, match="has no column 'benign_malignant'"):
+        ISIC(raw, split_file=str(tmp_path / "a.csv")).plan()
+    write_csv(tmp_path / "b.csv", [dict(zip(LISTED, ("ISIC_0000000", "benign", 1, "train"), strict=True))])
+    with pytest.raises(DataError, match="has no rows of the split test"):
+        ISIC(raw, split_file=str(tmp_path / "b.csv")).plan()
