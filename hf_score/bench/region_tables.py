@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..report.summary import spread
 from .plan import Plan
-from .tables import _titled, chosen_runs, ordered_names
+from .tables import chosen_runs, ordered_names, titled
 
 __all__ = ["render_verdicts", "verdict_table"]
 
@@ -57,5 +57,5 @@ def render_verdicts(plan: Plan, rows: pd.DataFrame, *, form: Literal["markdown",
     for (dataset, model), here in rows.groupby(["dataset", "model"], sort=False):
         decided = " and ".join(sorted({json.loads(verdict)["decided_by"] for verdict in here["verdict"]}))
         title = f"{plan.datasets[dataset].get('title', dataset)}; {plan.models[model].get('title', model)}"
-        tables.append(_titled(f"Without groups (regions: {decided}): {title}", verdict_table(plan, here), form))
+        tables.append(titled(f"Without groups (regions: {decided}): {title}", verdict_table(plan, here), form))
     return "\n".join(tables)
