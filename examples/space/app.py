@@ -200,7 +200,8 @@ def build(config: dict) -> gr.Blocks:
                         label="Examples",
                     )
             with gr.Column():
-                told = f" In training, this patch came along with **{patch['label']}**."
+                named = f", “{patch['name']}”," if found and patch.get("name") else ""
+                told = f" In training, this patch{named} came along with **{patch['label']}**."
                 origin = told if found and patch["label"] else ""
                 gr.Markdown(f"### 2. Put in the shortcut\nClick on the picture to move the patch.{origin}")
                 spot = gr.Image(

@@ -25,7 +25,7 @@ from ..baselines import SUPERVISION_KINDS, BaselineTrainer, Supervision
 from ..baselines.erm import ERMTrainer
 from ..data import PixelDataset, load_data, preprocess
 from ..detection import SpuriousSamples
-from ..errors import HFScoreError
+from ..errors import HFScoreError, InactiveError
 from ..evaluation import group_metrics, shortcut_gaps
 from ..files import write_bytes
 from ..models import eval_mode, load_checkpoint
@@ -289,8 +289,13 @@ class Job:
         if cell.image_passes is not None and cell.trainer_class.has_epochs:
             fields["num_train_epochs"] = self._epochs_within(cell, cell.image_passes)
         evaluations = cell.evaluations if cell.trainer_class.has_epochs else 0
-        trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
-        gates = trainer.gates() if hasattr(trainer, "gates") else {}
+        try:
+            trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
+        except InactiveError:  # nothing was trained, which is a finding and no failure
+            model = self.start(cell.trainer_class.initial_model)
+            watch.add(model, epoch=0.0, selection=None)
+            return model, {"penalty_start": 0.0}
+        gates = trainer.gates()
         if not watch.rows:  # a method that has a model at its end alone
             trainer.evaluate()
         model: Any = trainer.model
