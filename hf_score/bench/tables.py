@@ -11,6 +11,7 @@ import pandas as pd
 from ..baselines import SUPERVISION_KINDS
 from ..evaluation import chance_levels
 from ..report.summary import EMPTY, spread
+from ..training.supervision import in_words
 from .contrasts import contrast_table, findings
 from .measured import Measured, Tests, gates_in_words, with_measures
 from .plan import Plan
@@ -113,7 +114,7 @@ def _line(measured: Measured, by_oracle: pd.DataFrame, name: str) -> dict[str, s
     mine = measured.rows[measured.rows["name"] == name]
     inactive = measured.inactive[measured.inactive["name"] == name]
     runs = pd.concat([mine, inactive]) if len(mine) else inactive
-    line = {"method": runs["title"].iloc[0], "supervision": _supervision(runs["kinds"].iloc[0])}
+    line = {"method": runs["title"].iloc[0], "supervision": _told(runs)}
     for heading, (column, oracle) in COLUMNS.items():
         of = by_oracle[by_oracle["name"] == name] if oracle else mine
         line[heading] = _percent(of[column]) if len(mine) else "inactive"
@@ -238,6 +239,14 @@ def ordered_names(plan: Plan, rows: pd.DataFrame) -> list[str]:
 def _panels(plan: Plan, rows: pd.DataFrame) -> list[tuple[str, str]]:
     there = set(zip(rows["dataset"], rows["model"], strict=True)) if len(rows) else set()
     return [(d, m) for d in plan.datasets for m in plan.models if (d, m) in there]
+
+
+def _told(runs: pd.DataFrame) -> str:
+    """What the runs of a method were told in one place: who decided, and on what; older code noted the kinds alone."""
+    row = runs.iloc[0]
+    if row["older"] or not isinstance(row.get("supervision"), str):
+        return _supervision(row["kinds"])
+    return row["supervision"].removeprefix(in_words(())).removeprefix(" + ") or EMPTY
 
 
 def _supervision(kinds: str) -> str:

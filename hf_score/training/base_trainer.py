@@ -55,6 +55,8 @@ __all__ = ["BaseTrainer"]
 class BaseTrainer(InputTrainer):
     """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
 
+    Long because all that `Trainer` is overridden in is here.
+
     Args:
         model: an image classifier of `transformers`, timm-wrapped ones included; or what `load_model` loads, which is
             then loaded for the classes that the training set names, with its image processor.

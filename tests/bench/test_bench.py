@@ -192,6 +192,7 @@ def test_tables_and_plots_come_from_the_rows_alone(bench, tmp_path):
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == text.count("### ")
     assert "%" not in latex.replace(r"\%", "")
     assert {p.name for p in folder.glob("*.png")} == {
+        "above-chance.png",
         "against-supervision.png",
         "before-after.png",
         "against-lambda.png",

@@ -169,12 +169,12 @@ def test_the_tables_have_what_the_logits_say(made):
     assert low < 31.6 - 3 and 31.6 + 3 < high < 31.6 + 12  # a share of 100 pictures: ± 9
     assert erm["balanced"] == erm["average"] and erm["gates"] == "passed" and erm["epochs"] == "1"
     assert cell["continued ERM"]["95 % interval"] == "–" and cell["continued ERM"]["seeds"] == "5 ‡"
-    assert cell["SCORE"]["gates"] == "1 of 5 inactive: penalty" and cell["SCORE"]["seeds"] == "5"
+    assert cell["SCORE-X"]["gates"] == "1 of 5 inactive: penalty" and cell["SCORE-X"]["seeds"] == "5"
     assert cell["*chance: a coin*"]["worst group"] == "50.0"
     rows.loc[rows["name"] == "score", "inactive"] = "penalty"
     text = render_tables(made.plan, rows, tests=Tests.beside(made.path))
-    assert "| SCORE | decisions | inactive |" in text.split("### Worst group †")[0]
-    assert "| SCORE | decisions | inactive | inactive | inactive |" in text.split("### Data; Model")[1]
+    assert "| SCORE-X | decisions | inactive |" in text.split("### Worst group †")[0]
+    assert "| SCORE-X | decisions | inactive | inactive | inactive |" in text.split("### Data; Model")[1]
 
 
 def test_one_command_writes_the_tables_of_several_plans_and_what_all_rows_show(tmp_path, capsys):
