@@ -286,10 +286,11 @@ class Job:
     def _fit(self, cell: Cell, watch: Watch, passes: ImagePasses) -> tuple[PreTrainedModel, dict[str, float]]:
         """The trained model, and the gates of its trainer."""
         fields = dict(cell.config)
-        if cell.image_passes is not None and cell.trainer_class.has_epochs:
-            fields["num_train_epochs"] = self._epochs_within(cell, cell.image_passes)
-        evaluations = cell.evaluations if cell.trainer_class.has_epochs else 0
+        has_epochs = cell.trainer_class.has_epochs
+        evaluations = cell.evaluations if has_epochs else 0
         try:
+            if cell.image_passes is not None and has_epochs:
+                fields["num_train_epochs"] = self._epochs_within(cell, cell.image_passes)
             trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
         except InactiveError:  # nothing was trained, which is a finding and no failure
             model = self.start(cell.trainer_class.initial_model)
@@ -306,12 +307,11 @@ class Job:
         """As many of the cell's epochs as a budget allows, found out in three steps of training."""
         passes = ImagePasses()
         trainer = self._train(cell, {**cell.config, "max_steps": 3}, [SomeEpochs(0)], passes)
-        first, *_, last = passes.after_step
-        per_step = (last - first) / (len(passes.after_step) - 1)
-        batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
-        drawn = min(len(trainer.get_train_dataloader()) * trainer.args.train_batch_size, len(self.train))
-        per_epoch = per_step / batch * drawn
-        fit = int((image_passes - (first - per_step)) / per_epoch)
+        before, per_step = passes.cost()
+        size, steps = trainer.args.train_batch_size, trainer.args.gradient_accumulation_steps
+        drawn = min(len(trainer.get_train_dataloader()) * size, len(self.train))
+        per_epoch = per_step / (size * steps) * drawn
+        fit = int((image_passes - before) / per_epoch)
         asked = int(self._config(cell.trainer_class.config_class, cell.config).num_train_epochs)
         if fit < 1:
             raise HFScoreError(
@@ -328,13 +328,9 @@ class Job:
         config = self._config(trainer_class.config_class, fields)  # first: `tf32` holds for the process from here
         supervision = self.supervision(cell)
         model = self.start(trainer_class.initial_model)
-        models = [model]
-        extra: dict[str, Any] = {}
-        if issubclass(trainer_class, BaselineTrainer):
-            second = self.start(trainer_class.second_model) if trainer_class.second_model else None
-            models += [second] if second is not None else []
-            extra = {"supervision": supervision, "reference_model": second}
-        else:
+        second = self.start(trainer_class.second_model) if trainer_class.second_model else None
+        extra: dict[str, Any] = {"supervision": supervision, "reference_model": second}
+        if not issubclass(trainer_class, BaselineTrainer):
             extra = {"spurious_samples": supervision.samples}
         set_seed(self.seed)
         trainer: BaseTrainer = trainer_class(
@@ -348,7 +344,7 @@ class Job:
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
-        handles = [passes.watch(some) for some in models]
+        handles = [passes.watch(some) for some in (model, second) if some is not None]
         trainer.train()
         for handle in handles:
             handle.remove()

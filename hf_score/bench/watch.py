@@ -77,6 +77,12 @@ class ImagePasses(TrainerCallback):
         self.after_step: list[int] = []
         self._paused = False
 
+    def cost(self) -> tuple[float, float]:
+        """Images before the first optimizer step, and of each step, once there were two of them."""
+        first, last = self.after_step[0], self.after_step[-1]
+        per_step = (last - first) / (len(self.after_step) - 1)
+        return first - per_step, per_step
+
     def watch(self, model: nn.Module) -> Any:
         """Count those of this model from now on, until the handle that this gives is removed."""
 
