@@ -84,7 +84,8 @@ class DPETrainer(LastLayerTrainer):
 
     def _fit(self, inputs: Tensor, labels: Tensor, before: list[Tensor], generator: torch.Generator) -> Tensor:
         """(K, D): the prototypes of one head, on a subset with as many images of every class."""
-        classes = int(self.model.config.num_labels)  # type: ignore[union-attr]
+        model: Any = self.model
+        classes = int(model.config.num_labels)
         smallest = int(torch.bincount(labels)[labels.unique()].min())
         rows = torch.cat(
             [

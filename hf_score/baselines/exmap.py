@@ -101,7 +101,7 @@ class ExMapTrainer(LastLayerTrainer):
             for batch in self.batches(self.eval_dataset):
                 relevance = explainer.explain(batch["pixel_values"], batch["labels"]).relevance
                 assert relevance is not None
-                size = [min(side, _SIZE) for side in relevance.shape[1:]]
+                size = (min(relevance.shape[1], _SIZE), min(relevance.shape[2], _SIZE))
                 small = nn.functional.adaptive_avg_pool2d(relevance[:, None].float(), size).flatten(1)
                 found.append((small / small.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)).cpu())
         return torch.cat(found)

@@ -29,7 +29,7 @@ class Gate(nn.Module):
         self.noisy = True
 
     def forward(self, weight: Tensor) -> Tensor:
-        logits = self.logits
+        logits: Tensor = self.logits
         if self.training and self.noisy:
             uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
             logits = logits + uniform.log() - (-uniform).log1p()

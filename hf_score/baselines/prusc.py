@@ -121,7 +121,8 @@ class PruSCTrainer(BaselineTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """None that decays: the steps sum to what was set."""
         factor = 1.0 if self.args.prusc_learning_rate is not None else 1.0 / num_training_steps
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, lambda step: factor)
+        steps: Any = optimizer or self.optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(steps, lambda step: factor)
         return self.lr_scheduler
 
     def sample_weights(self) -> Tensor:

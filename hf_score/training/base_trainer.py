@@ -90,8 +90,6 @@ class BaseTrainer(InputTrainer):
     #: Whether the model between two epochs is one the method could end with.
     has_epochs: ClassVar[bool] = True
     config_class: ClassVar[type[BaseConfig]] = BaseConfig
-    #: Goes up when the same configuration gives other results than before.
-    version: ClassVar[int] = 1
     #: Fields → values of the declared grid (`hf_score.training.grids.grid_points`).
     grid: ClassVar[dict[str, list[Any]]] = {}
     #: What each of `gates` has to be, such as `">= 0.1"`, for a run to count as one in which the method did something.
@@ -206,10 +204,6 @@ class BaseTrainer(InputTrainer):
             for module in model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-    def gates(self) -> dict[str, float]:
-        """What the method did in the run that has just ended, by the names of `wanted_gates`."""
-        return {}
 
     # ---- Evaluation: group labels are read here, after the predictions are made, and nowhere else ----
 
