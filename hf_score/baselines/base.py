@@ -62,9 +62,24 @@ class BaselineTrainer(BaseTrainer):
                 f"{self.title} looks at a second model ({self.second_model}): give reference_model."
             )
         super().__init__(model, args, **kwargs)
+        self._penalties: list[Tensor] = []
         self.reference_model = reference_model if self.second_model is not None else None
         if self.reference_model is not None:
             self.reference_model.to(self.args.device).eval().requires_grad_(False)  # type: ignore[arg-type]
+
+    # ---- What methods say of themselves ----
+
+    def note_penalty(self, relative: Tensor) -> None:
+        """Keep this step's penalty, as a share of the starting model's, for `penalty_left`."""
+        self._penalties.append(relative.detach())
+
+    @property
+    def penalty_left(self) -> float:
+        """The penalty in the last quarter of the steps, at most eight, as a share of the starting model's."""
+        if not self._penalties:
+            return float("nan")
+        last = min(8, max(1, len(self._penalties) // 4))
+        return float(torch.stack(self._penalties[-last:]).mean())
 
     # ---- What methods look at ----
 
@@ -113,6 +128,14 @@ class BaselineTrainer(BaseTrainer):
                 logits.append(outputs.logits.float().cpu())
                 features.append(taken.float().cpu())
         return torch.cat(logits), torch.cat(features)
+
+    def balanced(self, weights: Tensor) -> Tensor:
+        """(N,): the weights, where `class_balanced` is asked for scaled to the same sum in every class."""
+        if not self.args.class_balanced:
+            return weights
+        labels = self.train_labels()
+        sums = torch.zeros(int(labels.max()) + 1, dtype=weights.dtype).index_add_(0, labels, weights)
+        return weights / sums[labels]
 
     def batches(self, dataset: Any) -> Iterator[dict[str, Tensor]]:
         """All images of `dataset` in its order, in batches of the evaluation's size, on the trainer's device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ class CDEPConfig(BaselineConfig):
     """Configuration of [`CDEPTrainer`].
 
     Parameters:
-        cdep_lambda: λ; the penalty is 1 on the starting model.
+        cdep_lambda: λ, in the paper's unit: the penalty itself, which is between 0 and 1, is multiplied with it.
     """
 
-    cdep_lambda: float = field(default=1.0, metadata={"help": "Weight of the penalty, 1 on the starting model."})
+    cdep_lambda: float = field(default=10.0, metadata={"help": "Weight of the penalty, as in the paper."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,8 +41,9 @@ class CDEPTrainer(RegionTrainer):
     attribute and the rest contribute to a logit by contextual decomposition (Rieger et al., 2020, equation 4; the
     softmax form of their code).
 
-    Supervision: regions of the attribute in training images. Scaled to 1 on the starting model (ours). Their
-    decomposition is for plain CNNs; ours for all models is described at `contextual_decomposition`.
+    Supervision: regions of the attribute in training images. As in the paper the penalty is not scaled: it is bounded,
+    and saturates where the region contributes most, so that a λ of 1 over the starting model's value does little.
+    Their decomposition is for plain CNNs; ours for all models is described at `contextual_decomposition`.
     """
 
     name = "cdep"
@@ -50,11 +51,14 @@ class CDEPTrainer(RegionTrainer):
     paper = "Rieger et al., 2020, arXiv 1909.13584"
     config_class = CDEPConfig
     args: CDEPConfig  # type: ignore[assignment]
+    version = 2
+    scaled = False
+    grid: ClassVar[dict[str, list[Any]]] = {"learning_rate": [0.3, 1.0], "cdep_lambda": [1.0, 10.0, 100.0, 1000.0]}
 
     def strength(self) -> float:
         return self.args.cdep_lambda
 
-    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
+    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
         region, rest = contextual_decomposition(model, pixel_values, regions)
         return torch.sigmoid(region - rest).mean()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +48,17 @@ class CnCTrainer(BaselineTrainer):
     second_model = "early"
     config_class = CnCConfig
     args: CnCConfig  # type: ignore[assignment]
+    grid: ClassVar[dict[str, list[Any]]] = {
+        "learning_rate": [0.3, 1.0],
+        "cnc_contrastive_weight": [0.5, 0.75],
+        "cnc_temperature": [0.05, 0.1],
+    }
+    wanted_gates: ClassVar[dict[str, str]] = {"contrasted_share": ">= 0.2"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._predictions: dict[int, int] | None = None
+        self._contrasted: list[Tensor] = []
 
     def first_predictions(self) -> dict[int, int]:
         """idx → the first model's prediction, for every training image."""
@@ -67,15 +74,19 @@ class CnCTrainer(BaselineTrainer):
         pairs = self.train_labels() * (int(predicted.max()) + 1) + predicted
         return 1.0 / torch.bincount(pairs).double()[pairs]
 
+    def gates(self) -> dict[str, float]:
+        """Share of the images of a batch that had something to be pulled to and something to be pushed from."""
+        return {"contrasted_share": float(torch.stack(self._contrasted).mean())}
+
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
         outputs, features = self.forward_with_features(model, inputs["pixel_values"])
         labels = inputs["labels"]
         first = torch.as_tensor([self.first_predictions()[i] for i in idx.tolist()], device=labels.device)
+        positives = (labels[:, None] == labels) & (first[:, None] != first)
+        negatives = (labels[:, None] != labels) & (first[:, None] == first)
+        self._contrasted.append((positives.any(1) & negatives.any(1)).float().mean())
         contrastive = contrastive_loss(
-            features,
-            positives=(labels[:, None] == labels) & (first[:, None] != first),
-            negatives=(labels[:, None] != labels) & (first[:, None] == first),
-            temperature=self.args.cnc_temperature,
+            features, positives=positives, negatives=negatives, temperature=self.args.cnc_temperature
         )
         cross_entropy = nn.functional.cross_entropy(outputs.logits.float(), labels)
         weight = self.args.cnc_contrastive_weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,10 +52,17 @@ class DFRTrainer(LastLayerTrainer):
     supervision_kinds = ("validation",)
     config_class = DFRConfig
     args: DFRConfig  # type: ignore[assignment]
+    grid: ClassVar[dict[str, list[Any]]] = {
+        "dfr_inverse_penalties": [
+            *[(1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), (1.0,), (0.7,), (0.3,), (0.1,), (0.07,), (0.03,), (0.01,)]
+        ]
+    }
+    wanted_gates: ClassVar[dict[str, str]] = {**LastLayerTrainer.wanted_gates, "smallest_group": ">= 5"}
 
     def new_head(self) -> tuple[Tensor, Tensor]:
         dataset: Any = self.supervision.validation
         labels, groups = np.array(class_labels(dataset)), np.array(column(dataset, "group"))
+        self._smallest = int(np.unique(groups, return_counts=True)[1].min())
         _, features = self.predict_features(self.model, dataset)  # type: ignore[arg-type]
         raw = features.double().numpy()
         mean, deviation = raw.mean(axis=0), raw.std(axis=0)
@@ -70,6 +77,10 @@ class DFRTrainer(LastLayerTrainer):
         weight, bias = (np.mean([head[part] for head in heads], axis=0) for part in (0, 1))
         # On raw representations: w·(x − mean)/deviation + b.
         return torch.as_tensor(weight / deviation), torch.as_tensor(bias - (weight / deviation) @ mean)
+
+    def gates(self) -> dict[str, float]:
+        """The head's change, and how many images of every group a head is fitted to."""
+        return {**super().gates(), "smallest_group": float(self._smallest)}
 
     def _choose_penalty(self, inputs: Any, labels: Any, groups: Any, generator: np.random.Generator) -> float:
         order = generator.permutation(len(labels))

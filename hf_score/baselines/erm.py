@@ -6,6 +6,8 @@ many further steps as they get, because steps alone change a model.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from .base import BaselineTrainer
 
 __all__ = ["ContinuedERMTrainer", "ERMTrainer"]
@@ -17,6 +19,7 @@ class ERMTrainer(BaselineTrainer):
     name = "erm"
     title = "ERM"
     paper = "Vapnik, 1991"
+    grid: ClassVar[dict[str, list[Any]]] = {"learning_rate": [0.1, 0.3, 1.0, 3.0], "num_train_epochs": [0.5, 1.0]}
 
 
 class ContinuedERMTrainer(ERMTrainer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from ..renamed import accepts_old_names
 from ..training.columns import class_labels
 from .base import BaselineConfig, BaselineTrainer
 
-__all__ = ["CBLLRConfig", "CBLLRTrainer", "LastLayerTrainer", "class_balance", "refit"]
+__all__ = ["CBLLRConfig", "CBLLRTrainer", "LastLayerTrainer", "class_balance", "descend", "refit"]
 
 
 class LastLayerTrainer(BaselineTrainer):
@@ -23,6 +23,7 @@ class LastLayerTrainer(BaselineTrainer):
 
     initial_model = "erm"
     has_epochs = False
+    wanted_gates: ClassVar[dict[str, str]] = {"head_change": ">= 0.01"}
 
     def new_head(self) -> tuple[Tensor, Tensor]:
         """The weight (K, D) and bias (K,) to put in place of the head's."""
@@ -32,9 +33,15 @@ class LastLayerTrainer(BaselineTrainer):
         """Compute the new head and put it in; there are no steps to resume."""
         model: Any = self.model
         model.to(self.args.device)
+        before = classifier_head(model).weight.detach().clone()
         self.replace_head(*self.new_head())
+        self._change = float((classifier_head(model).weight.detach() - before).norm() / before.norm().clamp(min=1e-12))
         self.state.epoch = 1.0
         return TrainOutput(0, 0.0, {})
+
+    def gates(self) -> dict[str, float]:
+        """‖W − W₀‖ / ‖W₀‖ of the head."""
+        return {"head_change": self._change}
 
     def held_out(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), representations (N, D) and class ids (N,) of `eval_dataset`, which was not trained on.
@@ -70,9 +77,7 @@ def refit(
     Returns:
         weight (K, D) and bias (K,), float64, on the CPU.
     """
-    start = torch.cat([head.weight.detach(), head.bias.detach()[:, None]], dim=1).double().cpu()
-    inputs = torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.double)], dim=1)
-    weights = weights.double() / weights.double().sum()
+    start, inputs, weights = _prepared(head, features, weights)
     values = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([values], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
@@ -86,6 +91,36 @@ def refit(
     optimizer.step(objective)
     found = values.detach()
     return found[:, :-1], found[:, -1]
+
+
+def descend(
+    head: nn.Linear,
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    l2_to_start: float,
+    steps: int,
+    learning_rate: float,
+) -> tuple[Tensor, Tensor]:
+    """So many steps of gradient descent from the present head towards what `refit` finds, over all images each.
+
+    Args and returns: as `refit`, which goes to the minimum.
+    """
+    start, inputs, weights = _prepared(head, features, weights)
+    values, targets = start.clone(), nn.functional.one_hot(labels, len(start)).double()
+    for _ in range(steps):
+        errors = (inputs @ values.T).softmax(dim=1) - targets
+        gradient = (weights[:, None] * errors).T @ inputs + 2 * l2_to_start * (values - start)
+        values = values - learning_rate * gradient
+    return values[:, :-1], values[:, -1]
+
+
+def _prepared(head: nn.Linear, features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight and bias in one (K, D + 1), representations with a column of ones, and weights of sum 1, in float64."""
+    start = torch.cat([head.weight.detach(), head.bias.detach()[:, None]], dim=1).double().cpu()
+    inputs = torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.double)], dim=1)
+    return start, inputs, weights.double() / weights.double().sum()
 
 
 @accepts_old_names
@@ -118,6 +153,7 @@ class CBLLRTrainer(LastLayerTrainer):
     paper = "LaBonte et al., 2023, arXiv 2309.08534"
     config_class = CBLLRConfig
     args: CBLLRConfig  # type: ignore[assignment]
+    grid: ClassVar[dict[str, list[Any]]] = {"cb_llr_l2_to_start": [0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]}
 
     def new_head(self) -> tuple[Tensor, Tensor]:
         _, features, labels = self.held_out()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,12 @@ class LfFConfig(BaselineConfig):
     Parameters:
         lff_q: q of the generalised cross-entropy of the biased model.
         lff_momentum: of the running mean of each image's loss.
+        class_balanced: as in [`BaseConfig`], here on by default, as the other methods are run.
     """
 
     lff_q: float = field(default=0.7, metadata={"help": "q of the generalised cross-entropy."})
     lff_momentum: float = field(default=0.7, metadata={"help": "Momentum of the running losses."})
+    class_balanced: bool | None = field(default=True, metadata={"help": "Draw classes equally often."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +52,13 @@ class LfFTrainer(BaselineTrainer):
     paper = "Nam et al., 2020, arXiv 2007.02561"
     config_class = LfFConfig
     args: LfFConfig  # type: ignore[assignment]
+    version = 2
+    grid: ClassVar[dict[str, list[Any]]] = {
+        "learning_rate": [0.3, 1.0],
+        "lff_q": [0.5, 0.7],
+        "lff_momentum": [0.5, 0.7],
+    }
+    wanted_gates: ClassVar[dict[str, str]] = {"weight_spread": ">= 0.1"}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if self.accelerator.num_processes > 1:
@@ -79,11 +88,19 @@ class LfFTrainer(BaselineTrainer):
         self._biased_optimizer.step()
         return (weights * losses).mean(), outputs
 
+    def gates(self) -> dict[str, float]:
+        """Standard deviation of W over the training images that were seen, at the end."""
+        return {"weight_spread": float(self._weights((~self._losses[0].isnan()).nonzero()[:, 0]).std())}
+
     def _difficulty(self, idx: Tensor, losses: Tensor) -> Tensor:
         """(B,): W of the batch's images, after their running losses were brought up to date with `losses` (2, B)."""
         rows = torch.as_tensor([self._row_of[i] for i in idx.tolist()])
         before, momentum = self._losses[:, rows], self.args.lff_momentum
         self._losses[:, rows] = torch.where(before.isnan(), losses, momentum * before + (1 - momentum) * losses)
+        return self._weights(rows)
+
+    def _weights(self, rows: Tensor) -> Tensor:
+        """(n,): W of these rows of the training set, from the running losses as they are."""
         now = self._losses[:, rows].clone()
         for label in self._labels[rows].unique():
             seen = self._losses[:, self._labels == label].nan_to_num(0.0).amax(dim=1, keepdim=True)

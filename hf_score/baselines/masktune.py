@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,11 +48,18 @@ class MaskTuneTrainer(BaselineTrainer):
     initial_model = "erm"
     config_class = MaskTuneConfig
     args: MaskTuneConfig  # type: ignore[assignment]
+    grid: ClassVar[dict[str, list[Any]]] = {"learning_rate": [0.3, 1.0], "masktune_deviations": [0.5, 1.0, 2.0, 3.0]}
+    wanted_gates: ClassVar[dict[str, str]] = {"hidden_share": ">= 0.005"}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(self.train_dataset, _Hidden):
             self.train_dataset = _Hidden(self.train_dataset, self.hidden_pixels(), self.data_collator)
         return super().train(*args, **kwargs)
+
+    def gates(self) -> dict[str, float]:
+        """Share of the training images' pixels that are hidden."""
+        dataset: Any = self.train_dataset
+        return {"hidden_share": float(dataset.masks.float().mean())}
 
     def hidden_pixels(self) -> Tensor:
         """(N, H, W) bool: what is hidden of each training image."""

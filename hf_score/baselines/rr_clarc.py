@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attribution import find_layer
-from ..attribution.layers import recording
+from ..attribution.families import find_family, split_wrapper
+from ..attribution.layers import ProbeLayer, recording
+from ..attribution.private_copy import unwrap
 from ..data.exchange import OtherClassPartners
 from ..errors import DataError, HFScoreError
 from ..models import eval_mode
@@ -26,11 +28,14 @@ class RRClArCConfig(BaselineConfig):
 
     Parameters:
         rr_clarc_lambda: λ; the penalty is 1 on the starting model.
-        rr_clarc_layer: layer whose activations hold the direction, as in `hf_score.attribution.find_layer`.
+        rr_clarc_layer: layer whose activations hold the direction, as in `hf_score.attribution.find_layer`; None for
+            the one two thirds up.
     """
 
     rr_clarc_lambda: float = field(default=10.0, metadata={"help": "Weight of the penalty, 1 on the starting model."})
-    rr_clarc_layer: str = field(default="last", metadata={"help": "Layer: last, stage3, block4, -2, dotted name."})
+    rr_clarc_layer: str | None = field(
+        default=None, metadata={"help": "Layer: last, stage3, block4, -2, dotted name; none for two thirds up."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +46,8 @@ class RRClArCConfig(BaselineConfig):
 class RRClArCTrainer(BaselineTrainer):
     """Cross-entropy + λ (∂f/∂a · h)², h the direction of the artefact at a layer with activations a and f the logits
     summed with random signs (Dreyer et al., 2024, equations 4 to 6). What comes before the layer is not trained, as in
-    the authors' code: features that move would leave the direction behind.
+    the authors' code: features that move would leave the direction behind. Ours is which layer: two thirds up, not the
+    last one, after which a transformer has a norm and a head to train and the class token alone sees the gradient.
 
     Supervision: groups of the training set (which images have the artefact). h is their signal-pattern CAV of the
     activations' maxima over positions. Scaled to 1 on the starting model (ours).
@@ -54,6 +60,13 @@ class RRClArCTrainer(BaselineTrainer):
     initial_model = "erm"
     config_class = RRClArCConfig
     args: RRClArCConfig  # type: ignore[assignment]
+    version = 2
+    grid: ClassVar[dict[str, list[Any]]] = {"learning_rate": [0.3, 1.0], "rr_clarc_lambda": [1.0, 10.0, 100.0, 1000.0]}
+    wanted_gates: ClassVar[dict[str, str]] = {
+        "trained_share": ">= 0.05",
+        "positions_with_gradient": ">= 0.5",
+        "penalty_left": "<= 0.8",
+    }
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         model: Any = self.model
@@ -64,6 +77,9 @@ class RRClArCTrainer(BaselineTrainer):
         self.direction = pattern_cav(activations, artefact, classes).to(self.args.device)
         self._scale: Tensor | None = None
         frozen = self._before_the_layer(model)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        self._trained = 1 - sum(parameter.numel() for parameter in frozen) / count
+        self._positions: Tensor | None = None
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
@@ -71,6 +87,25 @@ class RRClArCTrainer(BaselineTrainer):
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
+
+    @property
+    def layer(self) -> ProbeLayer:
+        """The layer whose activations hold the direction."""
+        model: Any = self.model
+        if self.args.rr_clarc_layer is not None:
+            return find_layer(model, self.args.rr_clarc_layer)
+        _, core = split_wrapper(unwrap(model))
+        count = len(find_family(unwrap(model)).layers(core))
+        return find_layer(model, -(-2 * count // 3) - 1)
+
+    def gates(self) -> dict[str, float]:
+        """Share of all weights after the layer, of its positions that the logits depend on, and the penalty's fall."""
+        assert self._positions is not None
+        return {
+            "trained_share": self._trained,
+            "positions_with_gradient": float(self._positions),
+            "penalty_left": self.penalty_left,
+        }
 
     def examples(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         """Activations (N, C), whether the artefact is there (N,) and classes (N,): here of all training images, with
@@ -80,7 +115,7 @@ class RRClArCTrainer(BaselineTrainer):
 
     def _maxima(self, model: nn.Module, images: Iterable[Tensor]) -> Tensor:
         """(N, C): the layer's activations, largest over positions."""
-        probe, maxima = find_layer(model, self.args.rr_clarc_layer), []
+        probe, maxima = self.layer, []
         with eval_mode(model), torch.no_grad():
             for part in images:
                 with probe.capture() as captured:
@@ -90,7 +125,7 @@ class RRClArCTrainer(BaselineTrainer):
 
     def _before_the_layer(self, model: nn.Module) -> list[nn.Parameter]:
         """The trainable parameters that the logits do not depend on once the layer's output is given."""
-        probe = find_layer(model, self.args.rr_clarc_layer)
+        probe = self.layer
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         data: Any = self.train_dataset
         (batch,) = self.batches([data[0]])
@@ -106,6 +141,7 @@ class RRClArCTrainer(BaselineTrainer):
             penalty = self.latent_gradient(core, inputs["pixel_values"][:16].float()).square().mean()
         if self._scale is None:
             self._scale = penalty.detach().clamp(min=1e-12)
+        self.note_penalty(penalty / self._scale)
         return loss + self.args.rr_clarc_lambda * penalty / self._scale, outputs
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -117,7 +153,7 @@ class RRClArCTrainer(BaselineTrainer):
 
     def latent_gradient(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
         """(B,): ∂f/∂a · h, summed over positions, with a graph."""
-        probe = find_layer(model, self.args.rr_clarc_layer)
+        probe = find_layer(model, self.layer)
         pixel_values = pixel_values.detach().requires_grad_()  # all before the layer may be frozen
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), probe.capture() as captured:
             logits = model(pixel_values=pixel_values).logits.float()
@@ -126,7 +162,9 @@ class RRClArCTrainer(BaselineTrainer):
                 signs[0] = -signs[0]
             assert captured.output is not None
             (gradient,) = torch.autograd.grad((logits * signs).sum(), captured.output, create_graph=True)
-        return probe.to_positions(gradient).sum(dim=1) @ self.direction
+        by_position = probe.to_positions(gradient)
+        self._positions = (by_position.detach().abs().amax(dim=2) > 0).float().mean()
+        return by_position.sum(dim=1) @ self.direction
 
 
 class RRClArCSamplesTrainer(RRClArCTrainer):

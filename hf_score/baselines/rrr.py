@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ class RegionTrainer(BaselineTrainer):
 
     supervision_kinds = ("regions",)
     initial_model = "erm"
+    #: Whether P is divided by P₀.
+    scaled: ClassVar[bool] = True
+    wanted_gates: ClassVar[dict[str, str]] = {"penalty_left": "<= 0.8"}
     #: At most so many images a step are penalised, and as many measure P₀ in each of four batches.
     batch_size = 16
 
@@ -41,8 +44,8 @@ class RegionTrainer(BaselineTrainer):
         """λ."""
         raise NotImplementedError
 
-    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
-        """P of images (B, 3, H, W) with regions (B, H, W) bool: a scalar with a graph."""
+    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
+        """P of images (B, 3, H, W) with regions (B, H, W) bool, of classes (B,): a scalar with a graph."""
         raise NotImplementedError
 
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Tensor) -> tuple[Tensor, Any]:
@@ -50,14 +53,20 @@ class RegionTrainer(BaselineTrainer):
         chosen = [row for row, i in enumerate(idx.tolist()) if i in self._regions][: self.batch_size]
         if not chosen:
             return loss, outputs
+        labels = inputs["labels"]
         core = self.accelerator.unwrap_model(self.model)
         if self._scale is None:
             self._scale = self._starting_penalty(core)
         regions = torch.stack([self._regions[int(idx[row])] for row in chosen]).to(loss.device)
         # Gradients of gradients need full precision.
         with torch.autocast(loss.device.type, enabled=False):
-            penalty = self.region_penalty(core, inputs["pixel_values"][chosen].float(), regions)
-        return loss + self.strength() * penalty / self._scale, outputs
+            penalty = self.region_penalty(core, inputs["pixel_values"][chosen].float(), regions, labels[chosen])
+        self.note_penalty(penalty / self._scale)
+        return loss + self.strength() * penalty / (self._scale if self.scaled else 1.0), outputs
+
+    def gates(self) -> dict[str, float]:
+        """P in the last steps, over P₀."""
+        return {"penalty_left": self.penalty_left}
 
     def extra_state(self) -> dict[str, Tensor]:
         """P₀, which a resumed run cannot measure any more."""
@@ -76,7 +85,8 @@ class RegionTrainer(BaselineTrainer):
                 batch = self.data_collator([self.train_dataset[row] for row in part])  # type: ignore[index]
                 regions = torch.stack([self._regions[int(i)] for i in batch["idx"]]).to(self.args.device)
                 images = batch["pixel_values"].to(self.args.device)
-                values.append(float(self.region_penalty(model, images, regions).detach()) * len(part))
+                penalty = self.region_penalty(model, images, regions, batch["labels"].to(self.args.device))
+                values.append(float(penalty.detach()) * len(part))
         return max(sum(values) / len(rows), 1e-12)
 
 
@@ -107,11 +117,12 @@ class RRRTrainer(RegionTrainer):
     paper = "Ross et al., 2017, arXiv 1703.03717"
     config_class = RRRConfig
     args: RRRConfig  # type: ignore[assignment]
+    grid: ClassVar[dict[str, list[Any]]] = {"learning_rate": [0.3, 1.0], "rrr_lambda": [0.3, 1.0, 10.0, 100.0]}
 
     def strength(self) -> float:
         return self.args.rrr_lambda
 
-    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
+    def region_penalty(self, model: nn.Module, pixel_values: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
         return input_gradient_penalty(model, pixel_values, regions).mean()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ class SubsamplingTrainer(BaselineTrainer):
     title = "subsampling (SUBG)"
     paper = "Idrissi et al., 2022, arXiv 2110.14503"
     supervision_kinds = ("train_groups",)
+    grid: ClassVar[dict[str, list[Any]]] = {"learning_rate": [0.1, 0.3, 1.0, 3.0], "num_train_epochs": [0.5, 1.0]}
 
     def sample_weights(self) -> Tensor:
         """1 in the subset, 0 outside."""

@@ -250,7 +250,7 @@ class Job:
         chosen, kinds = watch.chosen, cell.trainer_class.supervision_kinds
         assert watch.logits is not None
         verdict = judge.verdict(model.eval(), watch.logits)
-        gates_as_json, inactive = judged_gates(gates)
+        gates_as_json, inactive = judged_gates(gates, cell.trainer_class.wanted_gates)
         return {
             "key": cell.key,
             "dataset": cell.dataset,

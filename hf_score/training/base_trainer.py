@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -46,13 +46,14 @@ from .columns import (
     refuse_groups_in_training,
 )
 from .convergence import UntilConverged, until_converged
+from .declared import Declared
 from .inputs import InputTrainer
 from .kept_outputs import KeptOutputs
 
 __all__ = ["BaseTrainer"]
 
 
-class BaseTrainer(InputTrainer):
+class BaseTrainer(Declared, InputTrainer):
     """Fine-tunes an image classifier by cross-entropy on data that carry no group labels.
 
     Long because all that `Trainer` is overridden in is here.
@@ -78,11 +79,6 @@ class BaseTrainer(InputTrainer):
     """
 
     args: BaseConfig  # type: ignore[assignment]
-    #: How results, plans and tables call the method.
-    name: ClassVar[str] = "erm"
-    title: ClassVar[str] = "ERM"
-    #: Counts up when the method comes to another result with the same configuration: benchmarks then run it again.
-    version: ClassVar[int] = 1
     #: Kinds of `hf_score.training.supervision.SUPERVISION_KINDS` that it is told beyond class labels.
     supervision_kinds: ClassVar[tuple[str, ...]] = ()
     #: Where a benchmark starts it: from the model before any training on the data set, or after ERM on it.
@@ -137,11 +133,6 @@ class BaseTrainer(InputTrainer):
         self._kept_outputs = KeptOutputs.of(self.model)
         self.results: dict[str, Any] | None = None
         self._num_items_in_batch: Tensor | int | None = None
-
-    @classmethod
-    def title_of(cls, config: Mapping[str, Any]) -> str:
-        """What tables call the method with these fields of its configuration."""
-        return cls.title
 
     # ---- Loss ----
 
@@ -238,10 +229,6 @@ class BaseTrainer(InputTrainer):
         least = [value for value in (worst_class_accuracy, estimates.get(SELECTION)) if value is not None]
         named = {f"estimate_{name}": value for name, value in estimates.items()}
         return {**({"selection": min(least)} if least else {}), **named}
-
-    def gates(self) -> dict[str, float]:
-        """Figures that show whether the method did in training what it is named for. Default: none."""
-        return {}
 
     # ---- Publishing ----
 

@@ -8,7 +8,6 @@ import tiny
 import torch
 from torch import nn
 
-from hf_score.attribution import find_layer
 from hf_score.baselines import (
     CDEPConfig,
     CDEPTrainer,
@@ -229,7 +228,10 @@ def test_rr_clarc_turns_the_gradient_away_from_the_artefact(tmp_path):
     assert after < before / 3
     start = dict(trained_before.named_parameters())
     moved = {name for name, value in trainer.model.named_parameters() if not value.equal(start[name])}
-    assert moved and all(re.search(r"vit\.layernorm|classifier", name) for name in moved)
+    # The second of three blocks is where the direction is: what comes after it is trained, nothing before.
+    assert all(re.search(r"layers?\.2\.|vit\.layernorm|classifier", name) for name in moved)
+    assert sum(".2." in name for name in moved) > 10
+    assert trainer.gates()["positions_with_gradient"] == 1.0
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
 
 
@@ -244,7 +246,7 @@ def test_rr_clarc_learns_the_direction_of_a_region_from_exchanged_copies(tmp_pat
     )
     activations, artefact, classes = trainer.examples(trainer.model)
     assert len(activations) == len(artefact) == len(classes) == 4 * len(samples)
-    with torch.no_grad(), find_layer(trainer.model).capture() as captured:
+    with torch.no_grad(), trainer.layer.capture() as captured:
         trainer.model.eval()(pixel_values=samples.pixel_values)
     torch.testing.assert_close(activations[: len(samples)], captured.activation.amax(dim=1))
     assert artefact[: len(samples)].all() and classes[: len(samples)].equal(samples.labels)

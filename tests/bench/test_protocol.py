@@ -253,6 +253,8 @@ def test_a_gate_that_fails_makes_a_run_inactive():
     assert json.loads(columns)["unheard_of"]["passed"]
     assert judged_gates({"unheard_of": float("nan")})[1] == "unheard_of"
     assert judged_gates({}) == ("{}", "")
+    of_class = {"unheard_of": "<= 1", "penalty_start": ">= 3"}
+    assert judged_gates({"unheard_of": 2.0, "penalty_start": 2.0}, of_class)[1] == "unheard_of, penalty_start"
 
 
 def test_a_budget_of_image_passes_is_kept(own):
