@@ -12,6 +12,7 @@ from ..baselines import SUPERVISION_KINDS
 from ..evaluation import chance_levels
 from ..report.summary import EMPTY, spread
 from ..training.supervision import in_words
+from .choice import nested_choice
 from .contrasts import contrast_table, findings
 from .measured import Measured, Tests, gates_in_words, with_measures
 from .plan import Plan
@@ -22,6 +23,7 @@ __all__ = ["chosen", "chosen_runs", "dataset_table", "overview", "render_tables"
 ORACLE, OLDER = "†", "‡"
 NOTE = (
     "Mean ± standard deviation over seeds, in %. Every figure is of the evaluation with the best label-free estimate; "
+    "Of a grid's points each half of the seeds takes the one that is best on the other half. "
     f"{ORACLE} is chosen by the worst group of a validation set with group labels instead, which only an oracle has. "
     f"{OLDER}: rows of older code, which kept no logits, so that they have no interval. "
     "*95 % interval*: of the worst group's mean, over seeds and test images (of one seed over images alone). "
@@ -76,7 +78,10 @@ def chosen_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
 
 
 def chosen(rows: pd.DataFrame, tests: Tests) -> Measured:
-    """`chosen_runs` of the active rows, with measures, and what is inactive for want of an active one.
+    """The runs that stand in the tables, with measures, and those of them that are inactive.
+
+    A point of a grid is chosen on the other half of the seeds (`nested_choice`), where an inactive run counts 0; among
+    rows of older code by each seed for itself (`chosen_runs`).
 
     Args:
         rows: rows of a `RowFile`.
@@ -84,10 +89,16 @@ def chosen(rows: pd.DataFrame, tests: Tests) -> Measured:
     """
     if "right" not in rows:
         rows = with_measures(rows, tests)
-    active, inactive = rows[rows["failed"] == ""], rows[rows["failed"] != ""]
-    run = ["dataset", "model", "name", "seed"]
-    has_active = pd.MultiIndex.from_frame(inactive[run]).isin(pd.MultiIndex.from_frame(active[run]))
-    return Measured(chosen_runs(active), tests, inactive[~has_active].drop_duplicates(run))
+    taken = _taken(rows)
+    return Measured(taken[taken["failed"] == ""], tests, taken[taken["failed"] != ""])
+
+
+def _taken(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
+    older = rows["older"].astype(bool)
+    parts = [chosen_runs(rows[older], oracle=oracle)] if older.any() else []
+    if not older.all():
+        parts.append(nested_choice(rows[~older], by="validation" if oracle else "selection"))
+    return pd.concat(parts).sort_index() if parts else rows
 
 
 def dataset_table(
@@ -97,7 +108,8 @@ def dataset_table(
     tests = Tests() if tests is None else tests
     here = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
     here = here if "right" in here else with_measures(here, tests)
-    measured, by_oracle = chosen(here, tests), chosen_runs(here[here["failed"] == ""], oracle=True)
+    measured, by_oracle = chosen(here, tests), _taken(here, oracle=True)
+    by_oracle = by_oracle[by_oracle["failed"] == ""]
     lines = [
         _line(measured, by_oracle, name)
         for name in names
@@ -167,8 +179,8 @@ def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False, tests: Tes
     """Worst group of every method (ablations apart) on every data set and model, in the order of their supervision."""
     rows = rows[rows["ablation"].isna()]
     rows = rows if "right" in rows else with_measures(rows, Tests() if tests is None else tests)
-    active = rows[rows["failed"] == ""]
-    runs = chosen_runs(active, oracle=oracle)
+    runs = _taken(rows, oracle=oracle)
+    runs = runs[runs["failed"] == ""]
     lines = []
     for name in ordered_names(plan, rows):
         of_name = rows[rows["name"] == name]
