@@ -50,6 +50,7 @@ class RegionLogits:
         pair_of_removal: (m,), which of the n pairs it is.
         sample: (n,), the row of the pair's sample.
         labels: (n,), the class that the region is evidence for.
+        host_labels: (n,), the class of the test image.
     """
 
     plain: Tensor
@@ -61,6 +62,7 @@ class RegionLogits:
     pair_of_removal: Tensor
     sample: Tensor
     labels: Tensor
+    host_labels: Tensor
 
 
 def flips(before: Tensor, after: Tensor) -> np.ndarray:
@@ -105,7 +107,8 @@ def region_figures(logits: RegionLogits) -> dict[str, Figure]:
         For the judged regions: `inserted`, the share of test images whose answer changes; `removed`, the share of
         samples; `reliance`, the mean |change of the margin of the region's class|, in logits. `random_inserted`,
         `random_removed` and `random_reliance`: the same for regions at random places. `excess`: `inserted` −
-        `random_inserted`. `object`: the share of answers that follow where one object takes the place of another and
+        `random_inserted`. `right_inserted`, `right_removed` and `right_random_inserted`: the share of these pictures that
+        get the class of what is outside the region; `worst`: `_worst`. `object`: the share of answers that follow where one object takes the place of another and
         no picture shows the region. Shares have Wilson's interval; `reliance` is bootstrapped over samples and
         `excess` over test images. Pairs of one sample count as one picture in `removed`, `reliance` and `object`.
     """
@@ -126,8 +129,39 @@ def region_figures(logits: RegionLogits) -> dict[str, Figure]:
         figures |= of(logits.random_inserted, logits.random_removed, "random_")
         more = flips(logits.plain, logits.inserted).astype(float) - flips(logits.plain, logits.random_inserted)
         figures["excess"] = _of_clusters(more, np.arange(len(more)))
+        figures["right_random_inserted"] = _share(_right(logits.random_inserted, logits.host_labels))
+    figures["right_inserted"] = _share(_right(logits.inserted, logits.host_labels))
+    figures["right_removed"] = _of_clusters(_right(logits.removed, labels), samples)
+    figures["worst"] = _worst(logits)
     figures["object"] = _of_clusters(flips(logits.plain[pair], logits.removed), samples)
     return figures
+
+
+def _right(logits: Tensor, labels: Tensor) -> np.ndarray:
+    return (logits.argmax(dim=1) == labels).numpy()
+
+
+def _worst(logits: RegionLogits) -> Figure:
+    """The lowest accuracy among what stands for groups: test images of each class, as they are and with the region,
+    and the samples of each class without theirs. Bootstrapped over test images and over samples."""
+    shares: list[tuple[float, np.ndarray]] = []
+
+    def add(right: np.ndarray, labels: np.ndarray, pictures: np.ndarray) -> None:
+        """Of pictures: one picture's rows are drawn together."""
+        count, members = int(pictures.max()) + 1, np.eye(int(pictures.max()) + 1)[pictures]
+        for label in np.unique(labels):
+            hits, rows = (right & (labels == label)) @ members, (labels == label) @ members
+            of_draws = bootstrap(lambda weights, h=hits, r=rows: (weights @ h) / (weights @ r), count)  # type: ignore[misc]
+            shares.append((float(hits.sum() / rows.sum()), of_draws))
+
+    hosts, each = logits.host_labels.numpy(), np.arange(len(logits.host_labels))
+    labels = logits.labels[logits.pair_of_removal]
+    with np.errstate(invalid="ignore"):  # draws without a picture of a class
+        add(_right(logits.plain, logits.host_labels), hosts, each)
+        add(_right(logits.inserted, logits.host_labels), hosts, each)
+        add(_right(logits.removed, labels), labels.numpy(), logits.sample[logits.pair_of_removal].numpy())
+        replicates = np.fmin.reduce([of_draws for _, of_draws in shares])
+    return Figure(percentiles(min(value for value, _ in shares), replicates, len(hosts)), replicates=replicates)
 
 
 def class_figures(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Figure]:
@@ -227,6 +261,7 @@ class JudgedRegions:
             pair_of_removal=pair_of_removal,
             sample=self._rows,
             labels=self.samples.labels[self._rows],
+            host_labels=torch.as_tensor(self.host_labels),
         )
 
     def examples(self, before: RegionLogits, after: RegionLogits) -> list[int]:
