@@ -107,10 +107,10 @@ def region_figures(logits: RegionLogits) -> dict[str, Figure]:
         For the judged regions: `inserted`, the share of test images whose answer changes; `removed`, the share of
         samples; `reliance`, the mean |change of the margin of the region's class|, in logits. `random_inserted`,
         `random_removed` and `random_reliance`: the same for regions at random places. `excess`: `inserted` −
-        `random_inserted`. `right_inserted`, `right_removed` and `right_random_inserted`: the share of these pictures that
-        get the class of what is outside the region; `worst`: `_worst`. `object`: the share of answers that follow where one object takes the place of another and
-        no picture shows the region. Shares have Wilson's interval; `reliance` is bootstrapped over samples and
-        `excess` over test images. Pairs of one sample count as one picture in `removed`, `reliance` and `object`.
+        `random_inserted`. `right_inserted`, `right_removed` and `right_random_inserted`: the share of these pictures
+        that get the class of what is outside the region. `worst`: see `_worst`. `object`: the share of answers that
+        follow where one object takes the place of another and no picture shows the region. Shares have Wilson's
+        interval; `reliance` is bootstrapped over samples and `excess` over test images. Pairs of one sample count as one picture in `removed`, `reliance` and `object`.
     """
     pair, samples = logits.pair_of_removal, logits.sample[logits.pair_of_removal].numpy()
     labels = logits.labels[pair]
