@@ -30,7 +30,7 @@ def nested_choice(rows: pd.DataFrame, *, by: Literal["selection", "validation"] 
 
     Returns:
         rows with the column `chosen_on`: the seeds that chose, joined by a comma. With one seed there is no other
-        half: it chooses for itself, and stands there itself.
+        half: it chooses for itself, and stands there itself. Where a name has one point alone, none chose.
     """
     scored = _scored(rows, by)
     found = [part for _, place in scored.groupby(["dataset", "model"], sort=False) for part in _of_place(place)]
@@ -43,6 +43,9 @@ def _of_place(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     halves = [seeds[::2], seeds[1::2]] if len(seeds) > 1 else [seeds, seeds]
     for _, runs in rows.groupby("name", sort=False):
         scores = runs.pivot_table(index="_point", columns="seed", values="_score", aggfunc="first").sort_index()
+        if len(scores) == 1:  # nothing to choose
+            yield runs.assign(chosen_on="")
+            continue
         for choosing, reported in (halves, halves[::-1])[: len(seeds)]:
             asked = [seed for seed in choosing if seed in scores]  # a method may have fewer seeds
             means = scores[asked].mean(axis=1, skipna=False).dropna()

@@ -110,7 +110,8 @@ def region_figures(logits: RegionLogits) -> dict[str, Figure]:
         `random_inserted`. `right_inserted`, `right_removed` and `right_random_inserted`: the share of these pictures
         that get the class of what is outside the region. `worst`: see `_worst`. `object`: the share of answers that
         follow where one object takes the place of another and no picture shows the region. Shares have Wilson's
-        interval; `reliance` is bootstrapped over samples and `excess` over test images. Pairs of one sample count as one picture in `removed`, `reliance` and `object`.
+        interval; `reliance` is bootstrapped over samples and `excess` over test images. Pairs of
+        one sample count as one picture in `removed`, `reliance` and `object`.
     """
     pair, samples = logits.pair_of_removal, logits.sample[logits.pair_of_removal].numpy()
     labels = logits.labels[pair]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
+from score_runs import square_vit
 from tiny import square_images, square_samples, tiny_processor, tiny_vit
 from transformers import Trainer, TrainingArguments
 
@@ -159,7 +160,7 @@ def test_score_learns_from_a_stream(form, tmp_path, caplog):
         **fields(tmp_path, max_steps=24, per_device_train_batch_size=16, score_batch_size=4, score_form=form)
     )
     ours = SCORETrainer(
-        tiny_vit(),
+        square_vit(),
         config,
         train_dataset=squares().to_iterable_dataset(),
         eval_dataset=squares(16).to_iterable_dataset(),
