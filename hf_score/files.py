@@ -120,20 +120,16 @@ def _read(path: str | Path, form: str, kind: type[T], *, what: str, advice: str,
     try:
         if (size := path.stat().st_size) > largest:
             raise ValueError(f"it has {size} bytes")
-        content = decode(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = decode(text)
+        if "\\ud" in text.lower():  # half a character, which no file and no terminal takes
+            json.dumps(content, ensure_ascii=False, default=str, skipkeys=True).encode()
     except FileNotFoundError:
         raise error(f"there is no {what} {path}: {advice}.") from None
     except (OSError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as wrong:
         said = "it is nested too deeply" if isinstance(wrong, RecursionError) else first_line(wrong)
         raise error(f"the {what} {path} cannot be read as {form} ({said}): {advice}.") from None
     return as_type(content, kind, where=f"{path} is no {what}", advice=advice, error=error)
-
-
-def _json(text: str) -> Any:
-    content = json.loads(text)
-    if "\\ud" in text.lower():  # half a character, which no file and no terminal takes
-        json.dumps(content, ensure_ascii=False).encode()
-    return content
 
 
 def _yaml(text: str) -> Any:
@@ -149,7 +145,10 @@ def _yaml(text: str) -> Any:
     return content
 
 
-_FORMS: dict[str, tuple[Callable[[str], Any], int]] = {"JSON": (_json, LARGEST_JSON), "YAML": (_yaml, LARGEST_YAML)}
+_FORMS: dict[str, tuple[Callable[[str], Any], int]] = {
+    "JSON": (json.loads, LARGEST_JSON),
+    "YAML": (_yaml, LARGEST_YAML),
+}
 
 
 @contextmanager

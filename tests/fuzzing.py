@@ -210,7 +210,7 @@ def readers(folder: Path) -> list[Reader]:
 
     run = judged_run.make_run(folder / "run")
     decided = DecisionStore(run)
-    decided.decide([0, 1, 2], "spurious", note="a ruler")
+    decided.decide([0, 1, 2], "spurious")
     selection, candidates = run / "selection.json", run / "candidates" / "candidates.json"
     values = {path: json.loads(path.read_text()) for path in (selection, candidates)}
     part = {

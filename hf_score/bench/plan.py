@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import HFScoreError, first_line
 from ..evaluation import SELECTION
+from ..files import as_type, read_yaml
 from ..renamed import OPTIONS, PLAN, with_new_names
 from ..training.base_trainer import BaseTrainer
 from .configuration import resolved
 from .contrasts import Contrast, contrasts_of
 from .methods import TRAINERS, find_trainer, trainers_of_module
 from .samples import CHOOSERS, SAMPLES
+from .schema import PlanContent
 
 __all__ = ["Cell", "Plan", "key_of"]
 
@@ -108,16 +108,15 @@ class Plan:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise HFScoreError(f"cannot read the plan {path} ({first_line(error)}): correct it.") from error
+        content: Any = read_yaml(path, object, what="plan", advice="correct it")
         if not isinstance(content, dict):
             raise HFScoreError(
                 f"the plan {path} is not a mapping: give it the sections seeds, datasets, models, methods."
             )
+        as_type(content, dict[str, Any], where=f"{path} is no plan", advice="correct it")
         content = _in_new_words(content, str(path))
         self._check(content, _SECTIONS, "the plan")
+        as_type(content, PlanContent, where=f"{path} is no plan", advice="correct it")
         missing = {"seeds", "datasets", "models", "methods"} - content.keys()
         if missing:
             raise HFScoreError(f"the plan {path} has no {', '.join(sorted(missing))}: add it.")
@@ -134,7 +133,13 @@ class Plan:
             self._check(fields, _DATASET_FIELDS, f"data set {name}")
         for name, fields in self.models.items():
             self._check(fields, _MODEL_FIELDS, f"model {name}")
+        for section, parts in ((self.datasets, ("load",)), (self.models, ("load", "erm", "finetune"))):
+            for name, part in itertools.product(section, parts):
+                if part not in section[name]:
+                    raise HFScoreError(f"{path}: {name!r} has no {part!r}: add it.")
         for fields in self.methods:
+            if "method" not in fields:
+                raise HFScoreError(f"{path}: an entry of `methods` has no 'method': add it.")
             self._check(fields, _METHOD_FIELDS, f"method {fields.get('name', fields.get('method'))}")
             for kind, known in (("datasets", self.datasets), ("models", self.models)):
                 unknown = set(fields.get(kind, ())) - known.keys()
