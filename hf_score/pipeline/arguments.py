@@ -21,6 +21,7 @@ from ..data.classes import clean_name, parse_class_names
 from ..errors import HFScoreError
 from ..files import as_type, read_yaml
 from ..renamed import in_new_words
+from ..report import FORMS
 from ..training import SCOREConfig
 
 __all__ = ["OPTIONS_FILE", "RunArguments", "given_options", "parse_arguments", "read_options"]
@@ -105,6 +106,10 @@ class RunArguments:
     lambdas: list[float] | None = field(
         default=None, metadata={"help": "Several λ to choose from, label-free; overrides score_lambda."}
     )
+    score_forms: list[str] | None = field(
+        default=None,
+        metadata={"help": "Several forms to choose from, label-free: paper exchange both; overrides score_form."},
+    )
     cluster_lambdas: list[str] | None = field(
         default=None, metadata={"help": "λ of single clusters, as CLUSTER=λ; the others have score_lambda."}
     )
@@ -121,6 +126,12 @@ class RunArguments:
         self.class_names, self.cluster_lambdas = _names(self.class_names), _names(self.cluster_lambdas)
         if self.lambdas is not None:
             self.lambdas = _numbers(self.lambdas)
+        if self.score_forms is not None:
+            self.score_forms = _names(self.score_forms)
+            if unknown := [form for form in self.score_forms or [""] if form not in FORMS]:
+                raise HFScoreError(f"score_forms has {unknown[0]!r}: give some of {', '.join(FORMS)}.")
+            if self.controls:
+                raise HFScoreError("controls are of one form: give --score_form, or leave --controls off.")
         if self.cluster_lambdas and self.lambdas:
             raise HFScoreError(
                 "cluster_lambdas fixes what lambdas would choose: give it with score_lambda, or give lambdas alone."
@@ -272,10 +283,10 @@ def _as_words(options: Mapping[str, Any]) -> list[str]:
 
 
 def _apart(words: Sequence[str]) -> list[str]:
-    """`--lambdas 1,3,10` is `--lambdas 1 3 10`."""
+    """`--lambdas 1,3,10` is `--lambdas 1 3 10`; forms likewise."""
     split: list[str] = []
     for word in words:
-        several = len(split) > 0 and split[-1] == "--lambdas" and "," in word
+        several = len(split) > 0 and split[-1] in ("--lambdas", "--score_forms") and "," in word
         split += [part for part in word.split(",") if part] if several else [word]
     return split
 

@@ -24,16 +24,26 @@ class Trial:
 
 
 def trials_of(method: str, arguments: RunArguments, config: SCOREConfig) -> list[Trial]:
-    """The fine-tunings that a method chooses from: one for every λ, or one alone where nothing is to be chosen."""
+    """The fine-tunings that a method chooses from: one for every form and λ, or one alone where nothing is to be
+    chosen."""
     changes = CHANGES.get(method, {})
     fixed = [changes.get("score_lambda", config.score_lambda)]
-    lambdas = (arguments.lambdas or fixed) if chooses(method, arguments) else fixed
-    return [Trial(f"{method}-{value:g}", {**changes, "score_lambda": value}) for value in lambdas]
+    lambdas, forms = fixed, [config.score_form]
+    if chooses(method, arguments):
+        lambdas, forms = arguments.lambdas or fixed, arguments.score_forms or forms  # type: ignore[assignment]
+    return [
+        Trial(
+            "-".join([method, *([form] if len(forms) > 1 else []), f"{value:g}"]),
+            {**changes, "score_form": form, "score_lambda": value},
+        )
+        for form in forms
+        for value in lambdas
+    ]
 
 
 def chooses(method: str, arguments: RunArguments) -> bool:
-    """Whether a method's λ is one of several, and not its own."""
-    return bool(arguments.lambdas) and "score_lambda" not in CHANGES.get(method, {})
+    """Whether a method's form and λ are among several, and not its own."""
+    return bool(arguments.lambdas or arguments.score_forms) and "score_lambda" not in CHANGES.get(method, {})
 
 
 @dataclass
@@ -48,7 +58,7 @@ class Choice:
     #: The trainer with the highest estimate.
     trainer: SCORETrainer | None = None
     _cost: dict[str, float] = field(default_factory=dict)
-    _estimates: list[tuple[float, float]] = field(default_factory=list)
+    _estimates: list[tuple[str, float, float]] = field(default_factory=list)
 
     def add(self, trainer: SCORETrainer, say: Callable[[str], None]) -> None:
         """Measure a trained model, beside those before it."""
@@ -57,10 +67,10 @@ class Choice:
         estimate = 0.0
         if self.measures:
             estimate = trainer.evaluate()["eval_selection"]
-            say(f"  λ = {trainer.args.score_lambda:g}: label-free estimate {estimate:.3f}")
-        if self.trainer is None or estimate > max(before for _, before in self._estimates):
+            say(f"  {trainer.title}, λ = {trainer.args.score_lambda:g}: label-free estimate {estimate:.3f}")
+        if self.trainer is None or estimate > max(before for *_, before in self._estimates):
             self.trainer = trainer
-        self._estimates.append((trainer.args.score_lambda, estimate))
+        self._estimates.append((trainer.args.score_form, trainer.args.score_lambda, estimate))
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -71,5 +81,8 @@ class Choice:
         if gates := self.trainer.gates():
             outcome["mechanism"] = gates
         if self.measures:
-            outcome |= {"score_lambda": args.score_lambda, "lambda_estimates": self._estimates}
+            of_form = [(value, estimate) for form, value, estimate in self._estimates if form == args.score_form]
+            outcome |= {"score_lambda": args.score_lambda, "lambda_estimates": of_form}
+            if len({form for form, *_ in self._estimates}) > 1:
+                outcome |= {"score_form": args.score_form, "form_estimates": self._estimates}
         return outcome

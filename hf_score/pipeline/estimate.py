@@ -61,7 +61,7 @@ def estimate_run(
         seconds["scan"] = forward * len(data.train) + explained / number * candidates
     to_train = [method for method in methods if method != "erm" and not folder.has(method)]
     if to_train:
-        tries = sum(len(arguments.lambdas or [1]) for _ in to_train)
+        tries = sum(len(arguments.lambdas or [1]) * len(arguments.score_forms or [1]) for _ in to_train)
         seconds["training"] = tries * train(config.num_train_epochs, WITH_SAMPLES)
     seconds["measuring"] = MEASURING * forward * len(data.test) * len(methods)
     weights = sum(value.nbytes for value in checkpoint_state(model).values())

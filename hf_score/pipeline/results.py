@@ -88,8 +88,9 @@ def results_head(arguments: RunArguments, config: SCOREConfig, workspace: Worksp
     data, model = workspace.data, workspace.loaded.model
     registered = find_dataset(data.name)
     settings = to_jsonable({**asdict(arguments), **config.described()})
-    if arguments.lambdas:
-        del settings["score_lambda"]  # each run says which one was chosen
+    for several, chosen in (("lambdas", "score_lambda"), ("score_forms", "score_form")):
+        if getattr(arguments, several):
+            del settings[chosen]  # each run says which one it was
     return {
         **provenance(),
         "model": {
@@ -199,6 +200,8 @@ def _outcome(history: list[dict[str, Any]]) -> dict[str, Any]:
         "emissions_kg",
         "score_lambda",
         "lambda_estimates",
+        "score_form",
+        "form_estimates",
         "mechanism",
     )
     return {name: row[name] for row in history for name in names if name in row}

@@ -225,7 +225,13 @@ class SeedRun:
                     **{**trial.fields, **decided},
                 )
                 start = starting_figures(trainer) if start is None else start
-                trainer.train(resume_from_checkpoint=self._last_checkpoint(trial.name))
+                try:
+                    trainer.train(resume_from_checkpoint=self._last_checkpoint(trial.name))
+                except InactiveError as error:
+                    if trial is trials[-1] and choice.trainer is None:
+                        raise
+                    self.say(f"  {trainer.title} is left out, because {error}")
+                    continue
                 choice.add(trainer, self.say)
             assert choice.trainer is not None
             _write_history(self.folder, method, choice.trainer, choice.outcome, start=start or {})

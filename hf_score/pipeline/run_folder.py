@@ -64,7 +64,15 @@ DECIDES = {
     ),
     "selection.json": ("num_keep", "oracle_threshold", "decider"),
     "model": (
-        *("lambdas", "cluster_lambdas", "num_train_epochs", "max_steps", "learning_rate", "freeze_batch_norm"),
+        *(
+            "lambdas",
+            "score_forms",
+            "cluster_lambdas",
+            "num_train_epochs",
+            "max_steps",
+            "learning_rate",
+            "freeze_batch_norm",
+        ),
         *(
             "patience",
             "allow_group_oracle",

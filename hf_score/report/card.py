@@ -15,7 +15,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from ..errors import HFScoreError
 from ..renamed import with_new_names
 from .conclusions import class_cells, conclusions, region_cells
-from .methods import form_of, label_of
+from .methods import form_of_results, label_of
 from .redact import redact
 from .summary import markdown_table, render_table
 from .templating import environment, how_decided, which_lambda
@@ -105,7 +105,7 @@ def render_model_card(
             model=model,
             dataset=dataset,
             config=with_new_names(results.get("config") or {}),
-            form=form_of(results.get("config") or {}),
+            form=form_of_results(results),
             train_counts=_train_counts(dataset),
             base_model=base_model or model["name"],
             license=license,

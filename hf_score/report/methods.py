@@ -8,7 +8,7 @@ from typing import Any
 
 from ..renamed import with_new_names
 
-__all__ = ["FORMS", "METHODS", "Method", "find_method", "form_of", "label_of"]
+__all__ = ["FORMS", "METHODS", "Method", "find_method", "form_of", "form_of_results", "label_of"]
 
 #: `score_form` → what tables and cards call it: SCORE is the paper's, the others are ours.
 FORMS = {"paper": "SCORE", "exchange": "SCORE-X", "both": "SCORE-B"}
@@ -101,4 +101,11 @@ def form_of(config: Mapping[str, Any]) -> str | None:
 def label_of(key: str, results: Mapping[str, Any]) -> str:
     """What to call a method of `results.json`; an earlier version called every form SCORE."""
     method, label = find_method(key), results["methods"].get(key, {}).get("label", key)
-    return method.called(form_of(results.get("config") or {})) if method and label == method.label else label
+    return method.called(form_of_results(results)) if method and label == method.label else label
+
+
+def form_of_results(results: Mapping[str, Any]) -> str | None:
+    """SCORE's form in a run: the one that it was given, or that every seed has chosen; None where they differ."""
+    chosen = {run.get("score_form") for run in results["methods"].get("score", {}).get("runs", ())}
+    (only,) = chosen if len(chosen) == 1 else (None,)
+    return only or form_of(results.get("config") or {})

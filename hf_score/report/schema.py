@@ -64,6 +64,7 @@ class _Run(TypedDict):
     verdict: NotRequired[_Verdict | None]
     weights_sha256: NotRequired[str | None]
     score_lambda: NotRequired[_Number | None]
+    score_form: NotRequired[str | None]
     lambda_estimates: NotRequired[list[tuple[_Number, _Number]] | None]
     train_seconds: NotRequired[_Number | None]
     emissions_kg: NotRequired[_Number | None]

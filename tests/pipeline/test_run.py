@@ -21,7 +21,7 @@ from hf_score.models import load_model
 from hf_score.pipeline import RunArguments
 from hf_score.pipeline.controls import methods_of
 from hf_score.pipeline.run_folder import DECIDES, HARMLESS, inputs_of
-from hf_score.report import render_model_card
+from hf_score.report import FORMS, render_model_card, render_table
 from hf_score.review import DecisionStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,6 +178,8 @@ def test_arguments_that_do_not_go_together_end_in_one_sentence(tmp_path, capsys)
         (["--cluster_lambdas", "0=10", "--lambdas", "1,3"], "give it with score_lambda, or give lambdas alone"),
         (["--cluster_lambdas", "0:10"], "cluster_lambdas is '0:10': give a cluster and its λ such as 3=1.0"),
         (["--lambdas", "0", "3"], "lambdas is '0 3': give numbers above 0"),
+        (["--score_forms", "paper,mine"], "score_forms has 'mine': give some of paper, exchange, both"),
+        (["--score_forms", "paper", "both", "--controls"], "controls are of one form"),
     ):
         assert main(["run", *words, *options]) == 2
         assert told in capsys.readouterr().err
@@ -350,6 +352,21 @@ def test_a_chosen_lambda_is_the_one_that_results_and_card_name(copied, capsys):
     chosen = f"λ = {one['score_lambda']:g} for seed 42 (0.5: "
     assert chosen in (run / "report" / "index.html").read_text()
     assert chosen in render_model_card(results, model_name="mine")
+
+
+def test_a_chosen_form_is_the_one_that_results_and_card_name(copied):
+    run, words = copied
+    shutil.rmtree(run / "score")
+    for step in ("train", "evaluate", "report"):
+        assert main([step, *words, "--score_forms", "exchange,both"]) == 0
+    results = json.loads((run / "results.json").read_text())
+    (one,) = results["methods"]["score"]["runs"]
+    estimates = {form: estimate for form, _, estimate in one["form_estimates"]}
+    assert list(estimates) == ["exchange", "both"] and "score_form" not in results["config"]
+    assert one["score_form"] == max(estimates, key=estimates.get)
+    name = FORMS[one["score_form"]]
+    assert name in render_table(results) and name in (run / "report" / "index.html").read_text()
+    assert name in render_model_card(results, model_name="mine")
 
 
 def test_a_cluster_has_a_lambda_of_its_own(copied, finished, capsys):
