@@ -36,7 +36,7 @@ class Draw:
     Attributes:
         all_samples: the samples to draw from.
         partners: images of other classes to exchange regions with; None where no copies are made.
-        indices: the numbers of the draws.
+        indices: the numbers of the draws; perhaps none.
         seed: of the order of the samples.
         device: where the drawn samples go.
     """
@@ -56,6 +56,11 @@ class Draw:
             generator = torch.Generator().manual_seed(self.seed + 7919 * shuffle)
             rows.append(torch.randperm(len(self.all_samples), generator=generator)[position])
         return torch.stack(rows)
+
+    @property
+    def nothing(self) -> Tensor:
+        """0, what no samples pay."""
+        return torch.zeros((), device=self.device)
 
     @cached_property
     def samples(self) -> SpuriousSamples:
@@ -82,7 +87,7 @@ class Penalty(Protocol):
 
         Returns:
             scalars with a graph, means over the draw: the penalties by name, `"exchange"` and `"neurons"`; and the
-            cross-entropy, 0 where no copies are made.
+            cross-entropy, 0 where no copies are made. All are 0 for a draw of no samples.
 
         Raises:
             InactiveError: the first call finds nothing to penalise in any sample.
@@ -124,6 +129,8 @@ class MarginPenalty:
         if self._scale is None:
             reason = "exchanging their masked regions leaves every margin as it is"
             self._scale = _starting_scale(self._effect(model), self._samples, self._args.exchange_lambda, reason)
+        if not draw.indices:
+            return {"exchange": draw.nothing}, draw.nothing
         pairs = draw.pairs
         images = torch.cat([pairs.with_region, pairs.without_region])
         with_region, without_region = model(pixel_values=images).logits.float().chunk(2)
@@ -190,9 +197,9 @@ class NeuronPenalty:
         found = {}
         if self._args.neuron_lambda > 0:
             self._refresh(model, step)
-            found["neurons"] = self._penalty(model, draw.samples, draw.rows)
-        if self._args.score_form != "paper" or self._args.exchange_weight == 0:
-            return found, torch.zeros((), device=draw.device)
+            found["neurons"] = self._penalty(model, draw.samples, draw.rows) if draw.indices else draw.nothing
+        if self._args.score_form != "paper" or self._args.exchange_weight == 0 or not draw.indices:
+            return found, draw.nothing
         pairs = draw.pairs
         copies = model(pixel_values=pairs.counterfactuals(pairs.with_region, pairs.without_region)).logits.float()
         return found, nn.functional.cross_entropy(copies, pairs.labels)

@@ -91,7 +91,8 @@ class SCORETrainer(BaseTrainer):
         self.reliance = Reliance(self.held_out_samples, args) if self.held_out_samples is not None else None
         self._micro_step = (-1, 0)
         self._beginnings: dict[Any, PixelDataset] = {}
-        self._paid: list[dict[str, Tensor]] = []
+        #: Of each micro-batch since the last log, how many samples, and their mean penalties.
+        self._paid: list[tuple[int, dict[str, Tensor]]] = []
 
     @classmethod
     def title_of(cls, config: Mapping[str, Any]) -> str:
@@ -108,16 +109,19 @@ class SCORETrainer(BaseTrainer):
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Any) -> tuple[Tensor, Any]:
         """Cross-entropy + λ·P/P₀ + w·cross-entropy of the copies."""
         assert self.spurious_samples is not None and self.penalty is not None
-        micro_batch = self._next_micro_batch()
-        inputs = {**inputs, "pixel_values": self._exchange_within_classes(micro_batch, **inputs)}
+        step, micro_batch = self._next_micro_batch()
+        inputs = {**inputs, "pixel_values": self._exchange_within_classes(step, micro_batch, **inputs)}
         loss, outputs = super().batch_loss(model, inputs, idx)
         # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
         unwrapped = self.accelerator.unwrap_model(self.model)
-        penalties, copies = self.penalty(unwrapped, self._draw(micro_batch), step=self.state.global_step)
-        self._paid.append({name: penalty.detach() for name, penalty in penalties.items()})
+        draw = self._draw(step, micro_batch)
+        penalties, copies = self.penalty(unwrapped, draw, step=step)
+        self._paid.append((len(draw.indices), {name: penalty.detach() for name, penalty in penalties.items()}))
         weights = self._weights
         paid = sum(weights[name] * penalty for name, penalty in penalties.items())
-        return loss + (paid + self.args.exchange_weight * copies), outputs
+        # The step's loss is the mean over its micro-batches, in which this one has its share of the samples.
+        share = len(draw.indices) * self._micro_batches / self.args.samples_per_step
+        return loss + share * (paid + self.args.exchange_weight * copies), outputs
 
     @property
     def _weights(self) -> dict[str, float]:
@@ -136,40 +140,42 @@ class SCORETrainer(BaseTrainer):
             return exchange
         return BothPenalties(exchange, NeuronPenalty(self.spurious_samples, self.args))
 
-    def _next_micro_batch(self) -> int:
-        """Number of this micro-batch among all that the processes have had: a function of step, micro-step and rank.
-
-        The micro-batches of one step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two
-        processes see the same.
-        """
+    def _next_micro_batch(self) -> tuple[int, int]:
+        """The optimizer step, and the number of this micro-batch among those that accumulation steps and processes
+        share it out to."""
         step = self.state.global_step
         self._micro_step = (step, self._micro_step[1] + 1 if self._micro_step[0] == step else 0)
         processes = self.accelerator.num_processes
-        return step * self._micro_batches + self._micro_step[1] * processes + self.accelerator.process_index
+        return step, self._micro_step[1] * processes + self.accelerator.process_index
 
     @property
     def _micro_batches(self) -> int:
         """Micro-batches of an optimizer step, over all processes."""
         return self.current_gradient_accumulation_steps * self.accelerator.num_processes
 
-    def _draw(self, micro_batch: int) -> Draw:
-        """The samples and partners of this micro-batch."""
+    def _draw(self, step: int, micro_batch: int = 0) -> Draw:
+        """The samples and partners of a micro-batch: its share of the step's draws, which are the same however many
+        micro-batches share them. Where these are more than the draws, some get none."""
         assert self.spurious_samples is not None
-        size = -(-self.args.score_batch_size // self._micro_batches)
-        indices = range(micro_batch * size, (micro_batch + 1) * size)
+        size, parts = self.args.samples_per_step, self._micro_batches
+        first, end = (step * size - (-size * part // parts) for part in (micro_batch, micro_batch + 1))
         partners = self._partners if self._makes_copies else None
-        return Draw(self.spurious_samples, partners, indices, seed=self.args.seed, device=self.args.device)
+        return Draw(self.spurious_samples, partners, range(first, end), seed=self.args.seed, device=self.args.device)
 
     @property
     def _makes_copies(self) -> bool:
         return self.args.score_form != "paper" or self.args.exchange_weight > 0
 
-    def _exchange_within_classes(self, micro_batch: int, *, pixel_values: Tensor, labels: Tensor, **_: Any) -> Tensor:
+    def _exchange_within_classes(
+        self, step: int, micro_batch: int, *, pixel_values: Tensor, labels: Tensor, **_: Any
+    ) -> Tensor:
         """The micro-batch's images as the loss sees them: beside copies with exchanged regions, all have an edge."""
         masks = self._masks_with_a_telling_edge
         if masks is None:
             return pixel_values
-        first = micro_batch * self.args.train_batch_size
+        # Of a whole step, though the last one of an epoch may have fewer micro-batches.
+        micro_batches = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        first = (step * micro_batches + micro_batch) * self.args.train_batch_size
         draw_indices = range(first, first + len(labels))
         return self._same_class_partners.exchange(pixel_values, labels, masks, draw_indices=draw_indices)
 
@@ -214,20 +220,23 @@ class SCORETrainer(BaseTrainer):
         return beginning, beginning.labels.tolist(), ImageCollator()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the penalties' means since the last log, and the share of samples that they act on.
+        """Add the penalties' means since the last log, over all processes, and the share of samples that they act on.
 
         `penalty` is P/P₀, 1 on the starting model: in the form `both` the weighted mean of the two, which are there by
         name too.
         """
         if "loss" in logs:
-            if self._paid and self._paid[0]:
+            if self._paid and self._paid[0][1]:
                 logs |= {name: round(value, 6) for name, value in self._mean_penalties().items()}
             self._paid.clear()
         super().log(logs, *args, **kwargs)
 
     def _mean_penalties(self) -> dict[str, float]:
         assert self.penalty is not None
-        means = {name: float(torch.stack([paid[name] for paid in self._paid]).mean()) for name in self._paid[0]}
+        counts = torch.tensor([float(count) for count, _ in self._paid], device=self.args.device)
+        sums = [(counts * torch.stack([paid[name] for _, paid in self._paid])).sum() for name in self._paid[0][1]]
+        count, *sums = self.accelerator.reduce(torch.stack([counts.sum(), *sums]), "sum").tolist()
+        means = {name: value / count for name, value in zip(self._paid[0][1], sums, strict=True)}
         if len(means) == 1:
             return {"penalty": next(iter(means.values())), **self.penalty.shares()}
         paid = sum(self._weights[name] * mean for name, mean in means.items())
@@ -249,12 +258,20 @@ class SCORETrainer(BaseTrainer):
     # ---- Label-free evaluation ----
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Note the starting model's reliance before the first step, then train."""
+        """Say what a step costs, note the starting model's reliance, then train."""
+        if self.has_own_loss and self.is_world_process_zero():
+            print(self._cost_of_a_step())
         if self.reliance is not None:
             assert self.model is not None
             self._move_model_to_device(self.model, self.args.device)
             self._measure_reliance(self.reliance)
         return super().train(*args, **kwargs)
+
+    def _cost_of_a_step(self) -> str:
+        images = self.args.images_per_step
+        total = sum(images.values())
+        parts = ", ".join(f"{count} of {name}" for name, count in images.items() if count)
+        return f"A step is of {total} images ({parts}): {total / images['batch']:.2g} times a plain step's."
 
     def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
         """Add reliance, and where samples were held out the estimate that they give, if no `estimates` were."""
