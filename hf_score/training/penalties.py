@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -15,63 +14,19 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attribution import Explainer, ProbeLayer, find_activations
-from ..data.exchange import ExchangedPairs, OtherClassPartners
+from ..data.exchange import OtherClassPartners
 from ..detection.samples import SpuriousSamples
 from ..errors import InactiveError
 from ..margins import margin, margin_difference
 from ..models import eval_mode
+from .draws import Draw
 from .neurons import penalised_share, positive_total, score_penalty, shortcut_relevance
 from .reliance import exchange_effect
 from .score_config import SCOREConfig
 
-__all__ = ["BothPenalties", "Draw", "MarginPenalty", "NeuronPenalty", "Penalty"]
+__all__ = ["BothPenalties", "MarginPenalty", "NeuronPenalty", "Penalty"]
 
 _NOTHING = 1e-12
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The samples of one micro-batch, drawn by the numbers of their draws alone.
-
-    Attributes:
-        all_samples: the samples to draw from.
-        partners: images of other classes to exchange regions with; None where no copies are made.
-        indices: the numbers of the draws; perhaps none.
-        seed: of the order of the samples.
-        device: where the drawn samples go.
-    """
-
-    all_samples: SpuriousSamples
-    partners: OtherClassPartners | None
-    indices: range
-    seed: int
-    device: torch.device
-
-    @cached_property
-    def rows(self) -> Tensor:
-        """(t,): which of the samples. Seeded permutations follow each other, so every sample is drawn as often."""
-        rows = []
-        for index in self.indices:
-            shuffle, position = divmod(index, len(self.all_samples))
-            generator = torch.Generator().manual_seed(self.seed + 7919 * shuffle)
-            rows.append(torch.randperm(len(self.all_samples), generator=generator)[position])
-        return torch.stack(rows)
-
-    @property
-    def nothing(self) -> Tensor:
-        """0, what no samples pay."""
-        return torch.zeros((), device=self.device)
-
-    @cached_property
-    def samples(self) -> SpuriousSamples:
-        """The t samples."""
-        return self.all_samples[self.rows].to(self.device)
-
-    @cached_property
-    def pairs(self) -> ExchangedPairs:
-        """The samples and a partner for each, with exchanged regions."""
-        assert self.partners is not None
-        return self.samples.exchanged_with(*self.partners.draw(self.samples.labels.tolist(), self.indices))
 
 
 class Penalty(Protocol):

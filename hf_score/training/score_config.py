@@ -197,6 +197,14 @@ class SCOREConfig(BaseConfig):
         return {"batch": self._batch, "samples": of_neurons + samples, "copies": 3 * samples}
 
     @property
+    def cost_of_a_step(self) -> str:
+        """`images_per_step` in a sentence."""
+        images = self.images_per_step
+        total = sum(images.values())
+        parts = ", ".join(f"{count} of {name}" for name, count in images.items() if count)
+        return f"A step is of {total} images ({parts}): {total / images['batch']:.2g} times a plain step's."
+
+    @property
     def _batch(self) -> int:
         """Training images of an optimizer step, over all processes."""
         return self.train_batch_size * self.gradient_accumulation_steps * self.world_size

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.trainer_utils import has_length
 
-from ..data import ImageCollator, PixelDataset
-from ..data.exchange import OtherClassPartners, SameClassPartners, beginning_of
-from ..data.views import StreamItems, is_stream
+from ..data.exchange import OtherClassPartners, SameClassPartners
+from ..data.views import is_stream
 from ..detection.samples import SpuriousSamples
-from ..errors import DataError, HFScoreError
+from ..errors import HFScoreError
 from ..evaluation import SELECTION, Estimates
 from ..report.methods import FORMS, form_of
 from .base_trainer import BaseTrainer
-from .columns import class_labels, column_names
+from .columns import column_names
+from .draws import Draw, Draws, PartnerImages
 from .fine_tuning_set import fine_tuning_set, weights_within
-from .penalties import BothPenalties, Draw, MarginPenalty, NeuronPenalty, Penalty
+from .penalties import BothPenalties, MarginPenalty, NeuronPenalty, Penalty
 from .reliance import Reliance
 from .score_config import SCOREConfig
 
@@ -90,7 +91,6 @@ class SCORETrainer(BaseTrainer):
             self._fine_tuned_on = fine_tuning_set(self.train_dataset, trained, kind, seed=args.seed)
         self.reliance = Reliance(self.held_out_samples, args) if self.held_out_samples is not None else None
         self._micro_step = (-1, 0)
-        self._beginnings: dict[Any, PixelDataset] = {}
         #: Of each micro-batch since the last log, how many samples, and their mean penalties.
         self._paid: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -154,13 +154,28 @@ class SCORETrainer(BaseTrainer):
         return self.current_gradient_accumulation_steps * self.accelerator.num_processes
 
     def _draw(self, step: int, micro_batch: int = 0) -> Draw:
-        """The samples and partners of a micro-batch: its share of the step's draws, which are the same however many
-        micro-batches share them. Where these are more than the draws, some get none."""
+        """The samples and partners of a micro-batch."""
+        return self._draws(step, micro_batch, of=self._micro_batches)
+
+    @cached_property
+    def _draws(self) -> Draws:
         assert self.spurious_samples is not None
-        size, parts = self.args.samples_per_step, self._micro_batches
-        first, end = (step * size - (-size * part // parts) for part in (micro_batch, micro_batch + 1))
-        partners = self._partners if self._makes_copies else None
-        return Draw(self.spurious_samples, partners, range(first, end), seed=self.args.seed, device=self.args.device)
+        return Draws(
+            self.spurious_samples,
+            self._partners if self._makes_copies else None,
+            self.args,
+            processes=self.accelerator.num_processes,
+            micro_batches_of=self._micro_batches_of,
+        )
+
+    def _micro_batches_of(self, step: int) -> int:
+        """Of a step to come, over all processes: an epoch's last may have fewer, and after the last there are none."""
+        most, loader = self.args.gradient_accumulation_steps, self.callback_handler.train_dataloader
+        batches = len(loader) if loader is not None and has_length(loader) else 0
+        steps = -(-batches // most)
+        ends_epoch = steps > 0 and step % steps == steps - 1
+        accumulated = batches - (steps - 1) * most if ends_epoch else most
+        return accumulated * self.accelerator.num_processes if step < self.state.max_steps else 0
 
     @property
     def _makes_copies(self) -> bool:
@@ -186,8 +201,7 @@ class SCORETrainer(BaseTrainer):
         Where they cover most of the images, their edge is the outline of an object, which every image has anyway, and
         on another image they would cut the object.
         """
-        assert self.spurious_samples is not None
-        masks = self.spurious_samples.masks
+        masks = self._draws.samples.masks
         wanted = self._makes_copies and self.args.score_own_class_exchange and masks.float().mean() < 0.5
         return masks if wanted else None
 
@@ -199,25 +213,17 @@ class SCORETrainer(BaseTrainer):
         return weights_within(self._fine_tuned_on, self.train_dataset, class_balanced=balanced)
 
     @cached_property
+    def _images(self) -> PartnerImages:
+        return PartnerImages(self.data_collator, self.args)
+
+    @cached_property
     def _partners(self) -> OtherClassPartners:
         """Training images of other classes to exchange regions with."""
-        return self._partners_from(self.train_dataset)
+        return self._images.of_other_classes(self.train_dataset)
 
     @cached_property
     def _same_class_partners(self) -> SameClassPartners:
-        return SameClassPartners(*self._indexable(self.train_dataset), seed=self.args.seed)
-
-    def _partners_from(self, dataset: Any) -> OtherClassPartners:
-        return OtherClassPartners(*self._indexable(dataset), seed=self.args.seed)
-
-    def _indexable(self, dataset: Any) -> tuple[Any, Sequence[int], Callable]:
-        """Images to draw partners from, their labels and collator; of a stream, those at its beginning."""
-        if not isinstance(dataset, StreamItems):
-            return dataset, _labels_of(dataset), self.data_collator
-        if dataset not in self._beginnings:
-            self._beginnings[dataset] = beginning_of(dataset, self.data_collator)
-        beginning = self._beginnings[dataset]
-        return beginning, beginning.labels.tolist(), ImageCollator()
+        return self._images.of_same_class(self.train_dataset)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the penalties' means since the last log, over all processes, and the share of samples that they act on.
@@ -260,18 +266,16 @@ class SCORETrainer(BaseTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Say what a step costs, note the starting model's reliance, then train."""
         if self.has_own_loss and self.is_world_process_zero():
-            print(self._cost_of_a_step())
+            print(self.args.cost_of_a_step)
         if self.reliance is not None:
             assert self.model is not None
             self._move_model_to_device(self.model, self.args.device)
             self._measure_reliance(self.reliance)
-        return super().train(*args, **kwargs)
-
-    def _cost_of_a_step(self) -> str:
-        images = self.args.images_per_step
-        total = sum(images.values())
-        parts = ", ".join(f"{count} of {name}" for name, count in images.items() if count)
-        return f"A step is of {total} images ({parts}): {total / images['batch']:.2g} times a plain step's."
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if "_draws" in self.__dict__:
+                self._draws.close()
 
     def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
         """Add reliance, and where samples were held out the estimate that they give, if no `estimates` were."""
@@ -296,7 +300,7 @@ class SCORETrainer(BaseTrainer):
         """Images that were not trained on, where the evaluation set offers them without groups."""
         columns = set(column_names(self.eval_dataset) or ()) if not isinstance(self.eval_dataset, dict) else set()
         usable = columns & {"label", "labels"} and "group" not in columns
-        return self._partners_from(self.eval_dataset) if usable else self._partners
+        return self._images.of_other_classes(self.eval_dataset) if usable else self._partners
 
     # ---- Checkpoints and results ----
 
@@ -325,13 +329,3 @@ class SCORETrainer(BaseTrainer):
         if self.results is None and (gates := self.gates()):
             results["methods"][self.name]["runs"][0]["mechanism"] = gates
         return results
-
-
-def _labels_of(dataset: Any) -> Sequence[int]:
-    labels = class_labels(dataset)
-    if labels is None:
-        raise DataError(
-            "exchanging regions with images of other classes needs a data set with a label column that can be "
-            "indexed: give one, or use score_form='paper' without score_exchange_weight."
-        )
-    return labels
