@@ -10,6 +10,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
+from .packed import PackedArrays
 from .ranking import suspicion
 
 __all__ = ["Cluster", "ClusterNeuron", "cluster_candidates", "describe_clusters"]
@@ -114,7 +115,7 @@ def describe_clusters(
     labels: np.ndarray,
     *,
     shortcut_relevance: np.ndarray,
-    masks: np.ndarray,
+    masks: np.ndarray | PackedArrays,
     sufficient: np.ndarray,
     evidence: Mapping[str, np.ndarray] | None = None,
     num_typical: int = 8,
