@@ -98,10 +98,9 @@ class Candidates:
     @property
     def pixels(self) -> np.ndarray | None:
         """(n, H, W, 3) uint8: the images as the model sees them; None where one of them is missing."""
-        images = [None] if self.images is None else list(self.images)
-        if any(image is None for image in images):
+        pixels = [np.asarray(image.convert("RGB")) for image in self.images or () if image is not None]
+        if self.images is None or len(pixels) < len(self):
             return None
-        pixels = [np.asarray(image.convert("RGB")) for image in images]
         return np.stack(pixels) if pixels else np.zeros((*self.masks.shape, 3), dtype=np.uint8)
 
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:

@@ -171,26 +171,23 @@ def explain_hits(
             masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
             assert masked.layer_relevance is not None
             others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
-            maps = (original.relevance.float().cpu().numpy(), mask.cpu().numpy(), images)
-            for heatmap, kept, image in zip(*maps, strict=True):
-                writer.write({"heatmaps": HEATMAP.pack(heatmap), "masks": MASK.pack(kept), "image": as_png(image)})
-            found = {
+            _write(writer, original.relevance, mask, images)
+            scores = {
                 "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
                 "masked_margins": (masked.logits.gather(1, targets[:, None])[:, 0] - others).float(),
                 "shortcut_relevance": masked.layer_relevance.clamp(min=0).sum(dim=1).float(),
             }
             originals = [_original(*pair) for pair in zip(raw, opened, strict=True)]
-            own.append((number, {name: value.cpu() for name, value in found.items()}, originals))
+            own.append((number, {name: value.cpu() for name, value in scores.items()}, originals))
     gathered = sorted(gather_object(own), key=lambda part: part[0])
     explained = [arrays for _, arrays, _ in gathered]
     known = [original for _, _, originals in gathered for original in originals]
     arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
     labels = np.array([hit.label for hit in hits], dtype=np.int64)
     table = _together(writer.table(), [len(part) for part in parts], state)
-    images = pictures_of(table)
-    assert images is not None
-    width, height = images[0].size
-    heatmaps, masks = maps_of(table, (height, width))
+    pictures = pictures_of(table)
+    assert pictures is not None
+    heatmaps, masks = maps_of(table, pictures[0].size[::-1])
     return Candidates(
         idx=np.array([hit.idx for hit in hits], dtype=np.int64),
         position=np.array([hit.position for hit in hits], dtype=np.int64),
@@ -199,7 +196,7 @@ def explain_hits(
         heatmaps=heatmaps,
         masks=masks,
         cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
-        images=images,
+        images=pictures,
         originals=() if None in known else tuple(known),
         dataset_fingerprint=dataset_fingerprint,
         model_fingerprint=model_fingerprint(model),
@@ -210,6 +207,12 @@ def explain_hits(
 
 #: What of a candidate is too large to be in memory for all.
 _PICTURES = Features(heatmaps=Value("binary"), masks=Value("binary"), image=Value("binary"))
+
+
+def _write(writer: RowWriter, heatmaps: Tensor, masks: Tensor, images: np.ndarray) -> None:
+    """Write down what is too large: (b, H, W) relevance and masks, (b, H, W, 3) uint8."""
+    for heatmap, mask, image in zip(heatmaps.float().cpu().numpy(), masks.cpu().numpy(), images, strict=True):
+        writer.write({"heatmaps": HEATMAP.pack(heatmap), "masks": MASK.pack(mask), "image": as_png(image)})
 
 
 def _fetched(dataset: Any, parts: Sequence[Sequence[ScanHit]]) -> Iterator[list[Any]]:

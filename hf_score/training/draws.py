@@ -168,7 +168,7 @@ class PartnerImages:
             pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
             context=args.dataloader_multiprocessing_context,
         )
-        self._collate, self._drawn = data_collator, {"seed": args.seed, "workers": workers}
+        self._collate, self._seed, self._workers = data_collator, args.seed, workers
         self._beginnings: dict[Any, PixelDataset] = {}
 
     def of_other_classes(self, dataset: Any) -> OtherClassPartners:
@@ -177,11 +177,11 @@ class PartnerImages:
         Raises:
             DataError: a data set whose labels cannot be read.
         """
-        return OtherClassPartners(*self._indexable(dataset), **self._drawn)
+        return OtherClassPartners(*self._indexable(dataset), seed=self._seed, workers=self._workers)
 
     def of_same_class(self, dataset: Any) -> SameClassPartners:
         """Those that an image takes a region from; raises as `of_other_classes`."""
-        return SameClassPartners(*self._indexable(dataset), **self._drawn)
+        return SameClassPartners(*self._indexable(dataset), seed=self._seed, workers=self._workers)
 
     def _indexable(self, dataset: Any) -> tuple[Any, Sequence[int], Callable]:
         """Images, their labels and collator; of a stream, those at its beginning."""
