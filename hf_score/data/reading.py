@@ -1,22 +1,25 @@
-"""Items of a data set at given positions, streams too: undecoded as they are stored, decoded, and as pixel tensors."""
+"""Items of a data set at given positions, streams too: undecoded as they are stored, decoded, as pixel tensors, and in
+batches that worker processes read."""
 
 from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import get_temporary_cache_files_directory
+from torch.utils.data import DataLoader
 
 from .decode import needs_conversion, open_image
-from .pixels import ImageCollator
+from .pixels import ImageCollator, PixelDataset
 
-__all__ = ["FILE", "collated", "converted", "decoded", "fetch", "pixels_of", "undecoded"]
+__all__ = ["FILE", "Workers", "batches_at", "collated", "converted", "decoded", "fetch", "pixels_of", "undecoded"]
 
 #: In a stream, the position of an image is that of its file times this, plus its place in the file.
 FILE = 2**32
@@ -37,6 +40,46 @@ def fetch(dataset: Any, positions: Sequence[int]) -> list[Any]:
             if place == last:
                 break
     return [found[int(position)] for position in positions]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that read images; without any, an image is read where it is asked for.
+
+    Attributes:
+        count: how many.
+        pin_memory: whether what they read goes to page-locked memory, from where a GPU takes it without waiting.
+        context: how they are started, as for a `DataLoader`.
+    """
+
+    count: int = 0
+    pin_memory: bool = False
+    context: Any = None
+
+
+def batches_at(
+    dataset: Any, places: Iterable[Sequence[int]], data_collator: Callable, *, workers: Workers
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of a data set's items, one after the other.
+
+    Args:
+        dataset: indexable. Of one in memory no worker is asked.
+        places: of each batch, the positions of its items; taken as early as the workers can begin with them.
+        data_collator: makes `{"pixel_values": (n, 3, H, W), "labels": (n,)}` of n items.
+        workers: where the items are read and collated.
+    """
+    if not workers.count or isinstance(dataset, PixelDataset):
+        return (data_collator([dataset[int(place)] for place in some]) for some in places)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=places,  # type: ignore[arg-type]
+        collate_fn=data_collator,
+        num_workers=workers.count,
+        pin_memory=workers.pin_memory,
+        multiprocessing_context=workers.context,
+        generator=torch.Generator().manual_seed(0),  # or it would take a number of those that training goes by
+    )
+    return iter(loader)
 
 
 def undecoded(dataset: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -162,6 +162,11 @@ class ItemReader:
             ) from error
 
 
+class _Entry(NamedTuple):
+    label: int | None
+    idx: int
+
+
 class Items(torch.utils.data.Dataset):
     """An indexable data set read by an `ItemReader`. Like a `datasets.Dataset`, it gives a column for a name.
 
@@ -195,7 +200,15 @@ class Items(torch.utils.data.Dataset):
             return list(self.base.with_format(None)[name])
         if name == "idx" and not isinstance(self.base[0], Mapping):
             return list(range(len(self)))
+        if name in ("label", "idx"):
+            return [getattr(entry, name) for entry in self._looked_at]
         return [self[i][name] for i in range(len(self))]
+
+    @cached_property
+    def _looked_at(self) -> list[_Entry]:
+        """Labels and ids of all items, which are read for them: once."""
+        items = (self[i] for i in range(len(self)))
+        return [_Entry(item.get("label"), item["idx"]) for item in items]
 
     def _raw_labels(self) -> Sequence[Any] | None:
         """All labels as they stand in the base, where it gives them without its images."""

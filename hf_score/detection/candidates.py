@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from datasets import Array2D, Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value
 from datasets import Sequence as SequenceFeature
 
 from ..data.adapt import as_scannable
@@ -17,6 +17,7 @@ from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError, first_line
 from ..files import Index, as_type, atomic_folder, read_json, write_json
 from .clusters import Cluster, describe_clusters
+from .packed import HEATMAP, MASK, PackedArrays, maps_of, packed, picture_bytes, pictures_of, written
 from .ranking import suspicion
 from .samples import SpuriousSamples
 from .scan import UnreadableImage
@@ -24,7 +25,8 @@ from .selection import DecidedBy, Decision, Selection, Verdict
 
 __all__ = ["Candidates", "ClusterRecord", "Original", "read_about"]
 
-SCHEMA = "hf-score/candidates/2"
+SCHEMA = "hf-score/candidates/3"
+_BEFORE = "hf-score/candidates/2"
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Candidates:
         idx, position, labels: (n,) int64: stable id, row in the training view, class.
         logits: (n,) logit of the class, original image.
         masked_margins: (n,) class margin over the strongest other one, masked image; above 0 it suffices.
-        heatmaps: (n, H, W) float32, relevance at the pixels, channels summed.
-        masks: (n, H, W) bool.
+        heatmaps: (n, H, W) float32, relevance at the pixels, channels summed. Those of a scan, and of `load`, lie on
+            disk, each to 11 bits of its largest value: a row is read when it is asked for.
+        masks: (n, H, W) bool; as the heatmaps.
         shortcut_relevance: (n, C) float32, ReLU of the masked image's probe-layer relevance, summed over positions.
         cluster: (n,) int64, see `cluster_candidates`; a cluster is of one class.
         evidence: name of a score → (n,), what speaks for a shortcut (`hf_score.detection.evidence`); may be empty.
@@ -65,8 +68,8 @@ class Candidates:
     labels: np.ndarray
     logits: np.ndarray
     masked_margins: np.ndarray
-    heatmaps: np.ndarray
-    masks: np.ndarray
+    heatmaps: np.ndarray | PackedArrays
+    masks: np.ndarray | PackedArrays
     shortcut_relevance: np.ndarray
     cluster: np.ndarray
     dataset_fingerprint: str
@@ -95,9 +98,9 @@ class Candidates:
     @property
     def pixels(self) -> np.ndarray | None:
         """(n, H, W, 3) uint8: the images as the model sees them; None where one of them is missing."""
-        if self.images is None or any(image is None for image in self.images):
+        pixels = [np.asarray(image.convert("RGB")) for image in self.images or () if image is not None]
+        if self.images is None or len(pixels) < len(self):
             return None
-        pixels = [np.asarray(image.convert("RGB")) for image in self.images]
         return np.stack(pixels) if pixels else np.zeros((*self.masks.shape, 3), dtype=np.uint8)
 
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
@@ -214,23 +217,33 @@ class Candidates:
             labels=Value("int64"),
             logits=Value("float32"),
             masked_margins=Value("float32"),
-            heatmaps=Array2D((height, width), "float32"),
-            masks=Array2D((height, width), "bool"),
+            heatmaps=Value("binary"),
+            masks=Value("binary"),
             shortcut_relevance=SequenceFeature(Value("float32")),
             cluster=Value("int64"),
             image=Image(),
         )
-        columns = {name: list(getattr(self, name)) for name in _ARRAYS}
-        columns["image"] = [None] * len(self) if self.images is None else list(self.images)
-        with atomic_folder(folder) as temporary:
-            Dataset.from_dict(columns, features=features).save_to_disk(temporary)
+        with atomic_folder(folder) as temporary, written(self._rows(), features) as table:
+            table.save_to_disk(temporary)
             fields = {name: getattr(self, name) for name in _FIELDS}
+            fields["shape"] = [int(height), int(width)]
             fields["unreadable"] = [asdict(bad) for bad in self.unreadable]
             fields["evidence"] = {name: score.tolist() for name, score in self.evidence.items()}
             fields["originals"] = [[one.file, one.width, one.height] for one in self.originals]
             fields["clusters"] = [asdict(cluster) for cluster in self.describe_clusters()]
             write_json(temporary / "candidates.json", {"schema": SCHEMA, **fields})
         return Path(folder)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of the table, one by one: together they may be too large for memory."""
+        for row in range(len(self)):
+            encoded = picture_bytes(self.images, row)
+            yield {
+                **{name: getattr(self, name)[row] for name in _ARRAYS if name not in ("heatmaps", "masks")},
+                "heatmaps": packed(self.heatmaps, row, HEATMAP),
+                "masks": packed(self.masks, row, MASK),
+                "image": None if encoded is None else {"bytes": encoded, "path": None},
+            }
 
     @classmethod
     def load(cls, folder: str | Path) -> Candidates:
@@ -242,10 +255,12 @@ class Candidates:
         folder = Path(folder)
         about = read_about(folder)
         try:
-            table = Dataset.load_from_disk(str(folder)).with_format("numpy")
-            arrays: dict[str, Any] = {name: np.asarray(table[name][:]) for name in _ARRAYS}
-            if table.num_rows and arrays["masks"].ndim != 3:
-                raise ValueError("its masks are no pictures")
+            table = Dataset.load_from_disk(str(folder))
+            small = table.select_columns([name for name in _ARRAYS if name not in ("heatmaps", "masks")])
+            columns = small.with_format("numpy")
+            arrays: dict[str, Any] = {name: np.asarray(columns[name][:]) for name in small.column_names}
+            arrays["heatmaps"], arrays["masks"] = maps_of(table, about.get("shape"))
+            images = pictures_of(table)
         except Exception as error:  # pyarrow and datasets raise whatever they like on broken files
             raise SelectionError(f"{folder} holds no candidates ({first_line(error)}): run the scan again.") from None
         fields: dict[str, Any] = {name: about[name] for name in _FIELDS}  # type: ignore[literal-required]
@@ -254,7 +269,7 @@ class Candidates:
         lengths = {len(score) for score in fields["evidence"].values()} - {len(arrays["idx"])}
         if lengths or (len(arrays["labels"]) and arrays["labels"].max() >= max(1, len(about["class_names"]))):
             raise SelectionError(f"{folder} does not fit its candidates.json: run the scan again.")
-        return cls(**arrays, **fields, images=table.with_format(None)["image"])
+        return cls(**arrays, **fields, images=images)
 
 
 _ARRAYS = (
@@ -297,6 +312,7 @@ class _About(TypedDict):
     evidence: dict[str, list[float]]
     clusters: list[ClusterRecord]
     originals: NotRequired[list[tuple[str, Index, Index]]]
+    shape: NotRequired[tuple[Index, Index]]  # of heatmaps and masks; in the schema before, they lie there as arrays
 
 
 def read_about(folder: Path) -> _About:
@@ -307,6 +323,6 @@ def read_about(folder: Path) -> _About:
     """
     path, advice = folder / "candidates.json", "run the scan again (your decisions stay in selection.json)"
     content: Any = read_json(path, dict, what="record of candidates", advice=advice, error=SelectionError)
-    if content.get("schema") != SCHEMA:
+    if content.get("schema") not in (SCHEMA, _BEFORE):
         raise SelectionError(f"{path} has schema {content.get('schema')!r} instead of {SCHEMA!r}: {advice}.")
     return as_type(content, _About, where=f"{path} is no record of candidates", advice=advice, error=SelectionError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
+from .packed import PackedArrays
 from .ranking import suspicion
 
 __all__ = ["Cluster", "ClusterNeuron", "cluster_candidates", "describe_clusters"]
@@ -113,7 +115,7 @@ def describe_clusters(
     labels: np.ndarray,
     *,
     shortcut_relevance: np.ndarray,
-    masks: np.ndarray,
+    masks: np.ndarray | PackedArrays,
     sufficient: np.ndarray,
     evidence: Mapping[str, np.ndarray] | None = None,
     num_typical: int = 8,
@@ -132,22 +134,27 @@ def describe_clusters(
     """
     evidence = evidence or {}
     ranks = suspicion(evidence) if evidence else None
+    numbers, sizes = np.unique(cluster, return_counts=True)
+    members = np.split(np.argsort(cluster, kind="stable"), sizes.cumsum()[:-1])
+    of_class = Counter(labels.tolist())
+    highest_in: dict[int, np.ndarray] = {}  # clusters share neurons
     found = []
-    for number in np.unique(cluster):
-        rows = np.flatnonzero(cluster == number)
+    for number, rows in zip(numbers, members, strict=True):
         relevance = shortcut_relevance[rows]
         unit = relevance / np.maximum(np.linalg.norm(relevance, axis=1, keepdims=True), 1e-12)
         nearest = np.argsort(-(unit @ unit.mean(0)), kind="stable")[:num_typical]
         shares = relevance.sum(0) / max(float(relevance.sum()), 1e-12)
         strongest = np.argsort(-shares, kind="stable")[:num_neurons]
-        highest = {int(k): np.argsort(-shortcut_relevance[:, k], kind="stable")[:num_typical] for k in strongest}
+        for k in strongest.tolist():
+            if k not in highest_in:
+                highest_in[k] = _highest(shortcut_relevance[:, k], num_typical)
         label = int(labels[rows[0]])
         found.append(
             Cluster(
                 cluster=int(number),
                 label=label,
                 size=len(rows),
-                class_share=len(rows) / int((labels == label).sum()),
+                class_share=len(rows) / of_class[label],
                 suspicion=None if ranks is None else float(ranks[rows].mean()),
                 evidence={
                     **{name: float(score[rows].mean()) for name, score in evidence.items()},
@@ -155,10 +162,20 @@ def describe_clusters(
                     "position": _mean_overlap(masks[rows]),
                 },
                 typical=tuple(rows[nearest].tolist()),
-                neurons=tuple(ClusterNeuron(k, float(shares[k]), tuple(best.tolist())) for k, best in highest.items()),
+                neurons=tuple(
+                    ClusterNeuron(k, float(shares[k]), tuple(highest_in[k].tolist())) for k in strongest.tolist()
+                ),
             )
         )
     return found
+
+
+def _highest(values: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` of `np.argsort(-values, kind="stable")`, without sorting all."""
+    if len(values) <= count:
+        return np.argsort(-values, kind="stable")
+    rows = np.flatnonzero(values >= np.partition(values, -count)[-count])
+    return rows[np.argsort(-values[rows], kind="stable")][:count]
 
 
 def _mean_overlap(masks: np.ndarray) -> float:

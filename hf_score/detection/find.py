@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset
-from PIL import Image
+from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
+from datasets.fingerprint import get_temporary_cache_files_directory
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -29,6 +30,7 @@ from .candidates import Candidates, Original
 from .clusters import cluster_candidates
 from .evidence import find_evidence
 from .masks import relevance_mask
+from .packed import HEATMAP, MASK, RowWriter, as_png, maps_of, pictures_of
 from .scan import ScanHit, scan
 
 __all__ = ["explain_hits", "find_candidates"]
@@ -148,15 +150,14 @@ def explain_hits(
     probe = find_layer(model, layer)
     parts = [list(hits[start : start + batch_size]) for start in range(0, len(hits), batch_size)]
     own: list[tuple[int, dict[str, Tensor], list[Original | None]]] = []
-    with Explainer(model, batch_size=batch_size) as explainer:
-        numbers = range(state.process_index, len(parts), state.num_processes)
-        # In one go: every call reads a stream from its beginning.
-        items = iter(fetch(dataset, [hit.position for number in numbers for hit in parts[number]]))
+    numbers = range(state.process_index, len(parts), state.num_processes)
+    file = Path(get_temporary_cache_files_directory()) / f"{uuid.uuid4().hex}.arrow"
+    with Explainer(model, batch_size=batch_size) as explainer, RowWriter(str(file), _PICTURES) as writer:
+        fetched = _fetched(dataset, [parts[number] for number in numbers])
         for number in tqdm(
             numbers, desc="Explain", unit="batch", leave=False, disable=None if state.is_main_process else True
         ):
-            part = parts[number]
-            raw = [next(items) for _ in part]
+            part, raw = parts[number], next(fetched)
             opened = [decoded(item) for item in raw]
             pixel_values = collated(opened, processor).to(device)
             targets = torch.tensor([hit.label for hit in part], device=device)
@@ -170,35 +171,83 @@ def explain_hits(
             masked = explainer.explain(pixel_values * mask[:, None], targets, layer=probe.name, pixels=False)
             assert masked.layer_relevance is not None
             others = masked.logits.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
-            found = {
-                "images": torch.from_numpy(images),
-                "heatmaps": original.relevance.float(),
-                "masks": mask,
+            _write(writer, original.relevance, mask, images)
+            scores = {
                 "logits": original.logits.gather(1, targets[:, None])[:, 0].float(),
                 "masked_margins": (masked.logits.gather(1, targets[:, None])[:, 0] - others).float(),
                 "shortcut_relevance": masked.layer_relevance.clamp(min=0).sum(dim=1).float(),
             }
             originals = [_original(*pair) for pair in zip(raw, opened, strict=True)]
-            own.append((number, {name: value.cpu() for name, value in found.items()}, originals))
+            own.append((number, {name: value.cpu() for name, value in scores.items()}, originals))
     gathered = sorted(gather_object(own), key=lambda part: part[0])
     explained = [arrays for _, arrays, _ in gathered]
     known = [original for _, _, originals in gathered for original in originals]
     arrays: dict[str, Any] = {name: torch.cat([part[name] for part in explained]).numpy() for name in explained[0]}
     labels = np.array([hit.label for hit in hits], dtype=np.int64)
-    seen = [Image.fromarray(image) for image in arrays.pop("images")]
+    table = _together(writer.table(), [len(part) for part in parts], state)
+    pictures = pictures_of(table)
+    assert pictures is not None
+    heatmaps, masks = maps_of(table, pictures[0].size[::-1])
     return Candidates(
         idx=np.array([hit.idx for hit in hits], dtype=np.int64),
         position=np.array([hit.position for hit in hits], dtype=np.int64),
         labels=labels,
         **arrays,
+        heatmaps=heatmaps,
+        masks=masks,
         cluster=cluster_candidates(labels, arrays["shortcut_relevance"]),
-        images=seen,
+        images=pictures,
         originals=() if None in known else tuple(known),
         dataset_fingerprint=dataset_fingerprint,
         model_fingerprint=model_fingerprint(model),
         layer=probe.name,
         class_names=_class_names(model, labels),
     )
+
+
+#: What of a candidate is too large to be in memory for all.
+_PICTURES = Features(heatmaps=Value("binary"), masks=Value("binary"), image=Value("binary"))
+
+
+def _write(writer: RowWriter, heatmaps: Tensor, masks: Tensor, images: np.ndarray) -> None:
+    """Write down what is too large: (b, H, W) relevance and masks, (b, H, W, 3) uint8."""
+    for heatmap, mask, image in zip(heatmaps.float().cpu().numpy(), masks.cpu().numpy(), images, strict=True):
+        writer.write({"heatmaps": HEATMAP.pack(heatmap), "masks": MASK.pack(mask), "image": as_png(image)})
+
+
+def _fetched(dataset: Any, parts: Sequence[Sequence[ScanHit]]) -> Iterator[list[Any]]:
+    """The items of each part, one part after the other; of a stream in one go, for it is read from its beginning."""
+    if not isinstance(dataset, IterableDataset):
+        yield from (fetch(dataset, [hit.position for hit in part]) for part in parts)
+        return
+    items = iter(fetch(dataset, [hit.position for part in parts for hit in part]))
+    yield from ([next(items) for _ in part] for part in parts)
+
+
+def _together(own: Dataset, sizes: Sequence[int], state: PartialState) -> Dataset:
+    """The tables of all processes as one, in the order of the hits: their files where all see them, else sent round.
+
+    Args:
+        own: of this process: every n-th part, from its own on.
+        sizes: rows of each part.
+        state: of the processes.
+    """
+    if state.num_processes == 1:
+        return own
+    files = gather_object([own.cache_files[0]["filename"] if own.cache_files else None])
+    seen = all(file is None or Path(file).is_file() for file in files)
+    if all(gather_object([seen])):
+        tables = [Dataset.from_file(file) for file in files if file is not None]
+    else:
+        rows = gather_object([own.with_format(None)[:]])
+        tables = [Dataset.from_dict(one, features=_PICTURES) for one in rows if one["image"]]
+    starts = np.cumsum([0, *sizes])
+    places = [
+        np.arange(starts[number], starts[number + 1])
+        for rank in range(state.num_processes)
+        for number in range(rank, len(sizes), state.num_processes)
+    ]
+    return concatenate_datasets(tables).select(np.argsort(np.concatenate(places)))
 
 
 def _original(item: Any, opened: Any) -> Original | None:

@@ -60,12 +60,10 @@ class SpuriousSamples:
     def exchanged_with(self, partners: Tensor, partner_labels: Tensor) -> ExchangedPairs:
         """The samples and their partners (t, 3, H, W), of classes (t,), with exchanged regions."""
         device = self.labels.device
+        moved = (tensor.to(device, non_blocking=tensor.is_pinned()) for tensor in (partners, partner_labels))
+        partners, partner_labels = moved
         return exchange_regions(
-            self.pixel_values,
-            self.masks,
-            self.labels,
-            partners=partners.to(device),
-            partner_labels=partner_labels.to(device),
+            self.pixel_values, self.masks, self.labels, partners=partners, partner_labels=partner_labels
         )
 
     def move_masks(self, *, seed: int) -> SpuriousSamples:

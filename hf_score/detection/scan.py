@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,8 @@ __all__ = ["ScanHit", "ScanResult", "UnreadableImage", "scan"]
 SCHEMA = "hf-score/scan/1"
 #: Images of one shard of a data set that is no stream; a stream's shards are its files.
 SHARD_SIZE = 1024
+#: Seconds after which what was done is written down again.
+SAVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, order=True)
@@ -100,8 +103,8 @@ def scan(
         batch_size: images per forward pass.
         classes: class ids to keep; all by default.
         strict: stop at an image that cannot be read, instead of listing it.
-        folder: where each process writes down what it has done after every shard. A scan that was interrupted goes on
-            from there, with any number of processes.
+        folder: where each process writes down every five seconds which shards it has done, and at the end. A scan that
+            was interrupted goes on from there, with any number of processes.
         fingerprint: of the model and the data; a folder with another's work is refused.
         num_workers: processes that load images.
 
@@ -128,16 +131,21 @@ def scan(
         tqdm(total=source.num_images(own), desc="Scan", unit="image", leave=False) as bar,
     ):
         bar.disable = bar.disable or not state.is_main_process
-        for batch in loader:
-            if strict and batch.unreadable:
-                bad = batch.unreadable[0]
-                raise DataError(f"image {bad.idx} cannot be read ({bad.reason}): repair it, or scan without strict.")
-            progress.skip(batch.unreadable)
-            if len(batch.positions):
-                output = model(batch.pixel_values.to(device))
-                progress.add(batch, getattr(output, "logits", output).float().cpu(), classes)
-            bar.update(batch.num_images)
-            progress.count(batch)
+        try:
+            for batch in loader:
+                if strict and batch.unreadable:
+                    bad = batch.unreadable[0]
+                    raise DataError(
+                        f"image {bad.idx} cannot be read ({bad.reason}): repair it, or scan without strict."
+                    )
+                progress.skip(batch.unreadable)
+                if len(batch.positions):
+                    output = model(batch.pixel_values.to(device))
+                    progress.add(batch, getattr(output, "logits", output).float().cpu(), classes)
+                bar.update(batch.num_images)
+                progress.count(batch)
+        finally:
+            progress.save()
     result = progress.merge()
     seen = Counter(hit.idx for hits in result.hits.values() for hit in hits)
     for idx, count in seen.items():
@@ -265,6 +273,7 @@ class _Progress:
         self.heaps: dict[int, list[tuple[float, int, int]]] = {}
         self._seen: Counter[int] = Counter()  # images by shard: workers load several at a time
         self._bad: list[UnreadableImage] = []
+        self._saved = time.monotonic()
 
     def add(self, batch: _Batch, logits: torch.Tensor, classes: Sequence[int] | None) -> None:
         labels = torch.as_tensor(batch.labels)
@@ -288,13 +297,19 @@ class _Progress:
         self._bad += unreadable
 
     def count(self, batch: _Batch) -> None:
-        """Count a batch as done, and with its last one the shard, on disk too."""
+        """Count a batch as done, and with its last one the shard; on disk too, where that was not done lately."""
         self._seen[batch.shard] += batch.num_images
         if not batch.last:
             return
         self.own["shards"].append(batch.shard)
         self.own["num_images"] += self._seen.pop(batch.shard)
-        if self.folder is not None:
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write down what was done. It grows with the candidates, so not after every shard."""
+        self._saved = time.monotonic()
+        if self.folder is not None and self.own["shards"]:
             name = f"part-{self.own['attempt']:03d}-{self.state.process_index:03d}.json"
             part = {**self._part(), "unreadable": [asdict(bad) for bad in self._bad]}
             write_json(self.folder / name, {"schema": SCHEMA, "settings": self.settings, **part})

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
+import msgspec
+
 from ..errors import SelectionError
-from ..files import Index, as_type, read_json, write_json
+from ..files import Index, as_type, read_json, write_bytes
 
 __all__ = ["Decision", "Selection"]
 
@@ -92,7 +94,9 @@ class Selection:
 
     def save(self, path: str | Path) -> Path:
         """Write the selection as JSON, atomically."""
-        return write_json(path, {"schema": SCHEMA, **asdict(self)})
+        # msgspec, because a decision among 100,000 is to be on disk before the next one is made
+        content = {"schema": SCHEMA, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        return write_bytes(path, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
     @classmethod
     def load(
@@ -112,12 +116,12 @@ class Selection:
                 f"{path} has schema {content.get('schema')!r} instead of {SCHEMA!r}: give a selection file."
             )
         where = f"{path} does not fit schema {SCHEMA}"
-        fields = as_type(content, _Content, where=where, advice="write it again", error=SelectionError)
-        decisions = tuple(Decision(**decision) for decision in fields["decisions"])  # type: ignore[arg-type]
+        given = as_type(content, _Content, where=where, advice="write it again", error=SelectionError)
+        decisions = tuple(Decision(**decision) for decision in given["decisions"])  # type: ignore[arg-type]
         seen = Counter(decision.idx for decision in decisions)
         if twice := [idx for idx, count in seen.items() if count > 1]:
             raise SelectionError(f"{path} decides twice about sample {twice[0]}: leave one decision.")
-        kept = {name: value for name, value in fields.items() if name != "decisions"}
+        kept = {name: value for name, value in given.items() if name != "decisions"}
         selection = cls(decisions, **kept)  # type: ignore[arg-type]
         for kind, found, expected in (
             ("data set", selection.dataset_fingerprint, dataset_fingerprint),

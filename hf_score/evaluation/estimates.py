@@ -118,6 +118,7 @@ class Estimates:
         """What is shown to a model: a name, images (n, 3, H, W), and their classes (n,)."""
         count = len(self._samples)
         draws = torch.arange(count * max(_PAIRS_PER_SAMPLE, -(-_PAIRS // count)))
+        self._keep_partners(draws.tolist(), self._samples.labels[draws % count].tolist())
         for part in draws.split(self._batch_size):
             samples = self._samples[part % count].to(self._device)
             x, labels = samples.pixel_values, samples.labels
@@ -143,6 +144,13 @@ class Estimates:
                     if erasing == "filled" and masks is samples.masks and ending:
                         continue
                     yield f"erase {erasing}{ending}", erase(x, masks, instead, how=erasing), labels
+
+    def _keep_partners(self, draws: list[int], labels: list[int]) -> None:
+        """Read what `_pictures` draws at its next and all later evaluations, as far as it is not read yet."""
+        partners = self._partners
+        others = partners.positions(labels, draws)
+        own_of_others = partners.positions_of(partners.classes[others].tolist(), draws)
+        partners.keep([*others, *own_of_others, *partners.positions_of(labels, draws)])
 
 
 def _by_class(answers: Answers) -> dict[int, float]:

@@ -77,8 +77,8 @@ def candidate_sheet(
     spurious = {decision.idx for decision in selection.spurious} if selection else set()
     return contact_sheet(
         images,
-        candidates.heatmaps if heatmaps else None,
-        candidates.masks,
+        np.asarray(candidates.heatmaps) if heatmaps else None,
+        np.asarray(candidates.masks),
         captions=[f"#{i}  logit {logit:.1f}" for i, logit in zip(candidates.idx, candidates.logits, strict=True)],
         title=f"{name}: original, masked, heatmap" if heatmaps else f"{name}: original and masked",
         kept=[int(idx) in spurious for idx in candidates.idx] if selection else None,

@@ -255,5 +255,10 @@ class DecisionStore:
 
     def _differences(self, before: dict[int, Decision]) -> list[int]:
         now = self._decisions
-        changed = [idx for idx in now.keys() | before.keys() if now.get(idx) != before.get(idx)]
+        changed = [
+            idx
+            for idx in now.keys() | before.keys()
+            # most are the very same object, which is faster to see
+            if (one := now.get(idx)) is not (other := before.get(idx)) and one != other
+        ]
         return sorted(self._row[idx] for idx in changed if idx in self._row)

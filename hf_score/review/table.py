@@ -16,6 +16,7 @@ from PIL import Image as PILImage
 
 from ..data.decode import open_image
 from ..detection.candidates import ClusterRecord, read_about
+from ..detection.packed import PackedArrays, maps_of
 from ..errors import SelectionError, first_line
 from ..files import read_json
 
@@ -76,7 +77,8 @@ class CandidateTable:
     neuron_embedding: dict[str, list[Any]] | None
     key: str
     _images: Dataset | None
-    _maps: Dataset
+    _heatmaps: PackedArrays
+    _masks: PackedArrays
 
     @classmethod
     def open(cls, run: str | Path) -> CandidateTable:
@@ -100,6 +102,7 @@ class CandidateTable:
             key = hashlib.sha256(content + str(about_file.stat().st_mtime_ns).encode()).hexdigest()[:12]
             embedding, neurons = _maps_of(run, key, len(table))
             labels = _column(table, "labels")
+            heatmaps, masks = maps_of(table, about.get("shape"))
             return cls(
                 run=run,
                 idx=_column(table, "idx"),
@@ -117,7 +120,8 @@ class CandidateTable:
                 neuron_embedding=neurons,
                 key=key,
                 _images=_undecoded(table),
-                _maps=table.select_columns(["heatmaps", "masks"]).with_format("numpy"),
+                _heatmaps=heatmaps,
+                _masks=masks,
             )
         except SelectionError:
             raise
@@ -145,8 +149,7 @@ class CandidateTable:
 
     def maps(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Heatmap (H, W) float32 and mask (H, W) bool."""
-        maps = self._maps[row]
-        return np.asarray(maps["heatmaps"], np.float32), np.asarray(maps["masks"], bool)
+        return self._heatmaps[row], self._masks[row]
 
 
 def _where_instead(run: Path) -> str:

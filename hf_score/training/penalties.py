@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -15,58 +14,19 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attribution import Explainer, ProbeLayer, find_activations
-from ..data.exchange import ExchangedPairs, OtherClassPartners
+from ..data.exchange import OtherClassPartners
 from ..detection.samples import SpuriousSamples
 from ..errors import InactiveError
 from ..margins import margin, margin_difference
 from ..models import eval_mode
+from .draws import Draw
 from .neurons import penalised_share, positive_total, score_penalty, shortcut_relevance
 from .reliance import exchange_effect
 from .score_config import SCOREConfig
 
-__all__ = ["BothPenalties", "Draw", "MarginPenalty", "NeuronPenalty", "Penalty"]
+__all__ = ["BothPenalties", "MarginPenalty", "NeuronPenalty", "Penalty"]
 
 _NOTHING = 1e-12
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The samples of one micro-batch, drawn by the numbers of their draws alone.
-
-    Attributes:
-        all_samples: the samples to draw from.
-        partners: images of other classes to exchange regions with; None where no copies are made.
-        indices: the numbers of the draws.
-        seed: of the order of the samples.
-        device: where the drawn samples go.
-    """
-
-    all_samples: SpuriousSamples
-    partners: OtherClassPartners | None
-    indices: range
-    seed: int
-    device: torch.device
-
-    @cached_property
-    def rows(self) -> Tensor:
-        """(t,): which of the samples. Seeded permutations follow each other, so every sample is drawn as often."""
-        rows = []
-        for index in self.indices:
-            shuffle, position = divmod(index, len(self.all_samples))
-            generator = torch.Generator().manual_seed(self.seed + 7919 * shuffle)
-            rows.append(torch.randperm(len(self.all_samples), generator=generator)[position])
-        return torch.stack(rows)
-
-    @cached_property
-    def samples(self) -> SpuriousSamples:
-        """The t samples."""
-        return self.all_samples[self.rows].to(self.device)
-
-    @cached_property
-    def pairs(self) -> ExchangedPairs:
-        """The samples and a partner for each, with exchanged regions."""
-        assert self.partners is not None
-        return self.samples.exchanged_with(*self.partners.draw(self.samples.labels.tolist(), self.indices))
 
 
 class Penalty(Protocol):
@@ -82,7 +42,7 @@ class Penalty(Protocol):
 
         Returns:
             scalars with a graph, means over the draw: the penalties by name, `"exchange"` and `"neurons"`; and the
-            cross-entropy, 0 where no copies are made.
+            cross-entropy, 0 where no copies are made. All are 0 for a draw of no samples.
 
         Raises:
             InactiveError: the first call finds nothing to penalise in any sample.
@@ -124,6 +84,8 @@ class MarginPenalty:
         if self._scale is None:
             reason = "exchanging their masked regions leaves every margin as it is"
             self._scale = _starting_scale(self._effect(model), self._samples, self._args.exchange_lambda, reason)
+        if not draw.indices:
+            return {"exchange": draw.nothing}, draw.nothing
         pairs = draw.pairs
         images = torch.cat([pairs.with_region, pairs.without_region])
         with_region, without_region = model(pixel_values=images).logits.float().chunk(2)
@@ -190,9 +152,9 @@ class NeuronPenalty:
         found = {}
         if self._args.neuron_lambda > 0:
             self._refresh(model, step)
-            found["neurons"] = self._penalty(model, draw.samples, draw.rows)
-        if self._args.score_form != "paper" or self._args.exchange_weight == 0:
-            return found, torch.zeros((), device=draw.device)
+            found["neurons"] = self._penalty(model, draw.samples, draw.rows) if draw.indices else draw.nothing
+        if self._args.score_form != "paper" or self._args.exchange_weight == 0 or not draw.indices:
+            return found, draw.nothing
         pairs = draw.pairs
         copies = model(pixel_values=pairs.counterfactuals(pairs.with_region, pairs.without_region)).logits.float()
         return found, nn.functional.cross_entropy(copies, pairs.labels)

@@ -38,9 +38,11 @@ def exchange_effect(
         draw_indices: of the pairs.
         args: the device and the batch size.
     """
+    draws = torch.as_tensor(list(draw_indices))
+    partners.keep(partners.positions(samples.labels[draws % len(samples)].tolist(), draws.tolist()))
     differences, correct, labels = [], [], []
     with eval_mode(model), torch.no_grad():
-        for part in torch.as_tensor(list(draw_indices)).split(max(1, args.per_device_eval_batch_size // 4)):
+        for part in draws.split(max(1, args.per_device_eval_batch_size // 4)):
             chosen = samples[part % len(samples)].to(args.device)
             pairs = chosen.exchanged_with(*partners.draw(chosen.labels.tolist(), part.tolist()))
             with_region = model(pixel_values=pairs.with_region).logits

@@ -11,6 +11,10 @@ from torch.utils.data import Sampler
 __all__ = ["WeightedSampler"]
 
 
+#: Most weights that `torch.multinomial` takes.
+_MULTINOMIAL = 2**24
+
+
 class WeightedSampler(Sampler[int]):
     """Draws as many indices as there are weights, with replacement, in proportion to them.
 
@@ -31,4 +35,17 @@ class WeightedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=generator).tolist()
+        if len(self) <= _MULTINOMIAL:
+            drawn = torch.multinomial(self.weights, len(self), replacement=True, generator=generator)
+        else:
+            drawn = _drawn(self.weights.double(), len(self), generator)
+        for part in drawn.split(2**16):  # as Python's numbers they would take nine times the memory
+            yield from part.tolist()
+
+
+def _drawn(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(count,): indices, each by its share of the sum of weights."""
+    ends = weights.cumsum(0)
+    points = torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1]
+    last = int(weights.nonzero()[-1])  # a point at the very end, by rounding, is the last one's that can be drawn
+    return torch.searchsorted(ends, points, right=True).clamp(max=last)

@@ -15,6 +15,7 @@ __all__ = ["SCOREConfig"]
 
 logger = logging.getLogger(__name__)
 
+_SAMPLES_PER_STEP = 16
 _CHOICES = {
     "score_form": ("paper", "exchange", "both"),
     "score_neuron_strength": ("activation", "contribution"),
@@ -47,7 +48,9 @@ class SCOREConfig(BaseConfig):
             or `"samples_and_random"`, as many training images beside them, drawn at random without a look at their
             labels (the construction is the paper's, appendix A.1). An epoch has as many steps whichever it is; with
             `class_balanced` the classes that are there are seen equally.
-        score_batch_size: spurious-positive samples per optimizer step, over all processes.
+        score_batch_size: spurious-positive samples per optimizer step, exactly so many over all micro-batches and
+            processes. Default: 16, or the images of a step where those are fewer. Copies with exchanged regions make
+            four images of each ([`SCOREConfig.images_per_step`]).
         score_held_out_share: share of the spurious-positive samples that is never penalised and measures reliance.
 
     Parameters of the penalty on neurons, in the forms `"paper"` and `"both"`:
@@ -88,7 +91,10 @@ class SCOREConfig(BaseConfig):
     score_fine_tuning_set: Literal["all", "samples", "samples_and_random"] = field(
         default="all", metadata={"help": "Images to fine-tune on: all, samples, or samples_and_random (as many)."}
     )
-    score_batch_size: int = field(default=16, metadata={"help": "Spurious-positive samples per step, all processes."})
+    score_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Spurious-positive samples per step, all processes. Default: 16, at most the batch."},
+    )
     score_held_out_share: float = field(
         default=0.25, metadata={"help": "Share of spurious-positive samples kept to measure reliance."}
     )
@@ -126,7 +132,7 @@ class SCOREConfig(BaseConfig):
             raise HFScoreError(f"score_lambda is {self.score_lambda}: give a number of at least 0.")
         if self.score_refresh_steps < 0:
             raise HFScoreError(f"score_refresh_steps is {self.score_refresh_steps}: give 0 (never) or more.")
-        if self.score_batch_size < 1:
+        if self.score_batch_size is not None and self.score_batch_size < 1:
             raise HFScoreError(f"score_batch_size is {self.score_batch_size}: give a number of at least 1.")
         if not 0 <= self.score_held_out_share < 1:
             raise HFScoreError(f"score_held_out_share is {self.score_held_out_share}: give a share from 0 to below 1.")
@@ -176,6 +182,34 @@ class SCOREConfig(BaseConfig):
         return self.score_exchange_weight
 
     @property
+    def samples_per_step(self) -> int:
+        """Spurious-positive samples of an optimizer step, over all processes."""
+        return min(_SAMPLES_PER_STEP, self._batch) if self.score_batch_size is None else self.score_batch_size
+
+    @property
+    def images_per_step(self) -> dict[str, int]:
+        """How many images go through the network for an optimizer step, over all processes: those of the `batch`, the
+        `samples` and their `copies` with exchanged regions and partners. That r is computed anew is beside these."""
+        samples = self.samples_per_step if self.samples_train else 0
+        of_neurons = samples if self.neuron_lambda > 0 else 0
+        if self.score_form == "paper":
+            return {"batch": self._batch, "samples": of_neurons, "copies": 2 * samples if self.exchange_weight else 0}
+        return {"batch": self._batch, "samples": of_neurons + samples, "copies": 3 * samples}
+
+    @property
+    def cost_of_a_step(self) -> str:
+        """`images_per_step` in a sentence."""
+        images = self.images_per_step
+        total = sum(images.values())
+        parts = ", ".join(f"{count} of {name}" for name, count in images.items() if count)
+        return f"A step is of {total} images ({parts}): {total / images['batch']:.2g} times a plain step's."
+
+    @property
+    def _batch(self) -> int:
+        """Training images of an optimizer step, over all processes."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    @property
     def samples_train(self) -> bool:
         """Whether spurious-positive samples, where there are any, train something."""
         return self.score_lambda > 0 or self.exchange_weight > 0
@@ -188,13 +222,14 @@ class SCOREConfig(BaseConfig):
         return {**super().described(), **weights}
 
     def with_defaults(self, *, samples: bool, stream: bool = False) -> Self:
-        """A copy in which `freeze_batch_norm` and `class_balanced` are decided.
+        """A copy in which `freeze_batch_norm`, `class_balanced` and `score_batch_size` are decided.
 
         Args:
             samples: whether there are spurious-positive samples.
             stream: whether the training set is one, from which classes cannot be drawn equally.
         """
         decided = copy.copy(self)
+        decided.score_batch_size = self.samples_per_step
         if stream and self.class_balanced is None:
             decided.class_balanced = False
             if samples and self.samples_train:

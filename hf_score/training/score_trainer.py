@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.trainer_utils import has_length
 
-from ..data import ImageCollator, PixelDataset
-from ..data.exchange import OtherClassPartners, SameClassPartners, beginning_of
-from ..data.views import StreamItems, is_stream
+from ..data.exchange import OtherClassPartners, SameClassPartners
+from ..data.views import is_stream
 from ..detection.samples import SpuriousSamples
-from ..errors import DataError, HFScoreError
+from ..errors import HFScoreError
 from ..evaluation import SELECTION, Estimates
 from ..report.methods import FORMS, form_of
 from .base_trainer import BaseTrainer
-from .columns import class_labels, column_names
+from .columns import column_names
+from .draws import Draw, Draws, PartnerImages
 from .fine_tuning_set import fine_tuning_set, weights_within
-from .penalties import BothPenalties, Draw, MarginPenalty, NeuronPenalty, Penalty
+from .penalties import BothPenalties, MarginPenalty, NeuronPenalty, Penalty
 from .reliance import Reliance
 from .score_config import SCOREConfig
 
@@ -90,8 +91,8 @@ class SCORETrainer(BaseTrainer):
             self._fine_tuned_on = fine_tuning_set(self.train_dataset, trained, kind, seed=args.seed)
         self.reliance = Reliance(self.held_out_samples, args) if self.held_out_samples is not None else None
         self._micro_step = (-1, 0)
-        self._beginnings: dict[Any, PixelDataset] = {}
-        self._paid: list[dict[str, Tensor]] = []
+        #: Of each micro-batch since the last log, how many samples, and their mean penalties.
+        self._paid: list[tuple[int, dict[str, Tensor]]] = []
 
     @classmethod
     def title_of(cls, config: Mapping[str, Any]) -> str:
@@ -108,16 +109,19 @@ class SCORETrainer(BaseTrainer):
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor], idx: Any) -> tuple[Tensor, Any]:
         """Cross-entropy + λ·P/P₀ + w·cross-entropy of the copies."""
         assert self.spurious_samples is not None and self.penalty is not None
-        micro_batch = self._next_micro_batch()
-        inputs = {**inputs, "pixel_values": self._exchange_within_classes(micro_batch, **inputs)}
+        step, micro_batch = self._next_micro_batch()
+        inputs = {**inputs, "pixel_values": self._exchange_within_classes(step, micro_batch, **inputs)}
         loss, outputs = super().batch_loss(model, inputs, idx)
         # The unwrapped model: its parameters are the wrapped one's, so DDP still reduces one gradient per parameter.
         unwrapped = self.accelerator.unwrap_model(self.model)
-        penalties, copies = self.penalty(unwrapped, self._draw(micro_batch), step=self.state.global_step)
-        self._paid.append({name: penalty.detach() for name, penalty in penalties.items()})
+        draw = self._draw(step, micro_batch)
+        penalties, copies = self.penalty(unwrapped, draw, step=step)
+        self._paid.append((len(draw.indices), {name: penalty.detach() for name, penalty in penalties.items()}))
         weights = self._weights
         paid = sum(weights[name] * penalty for name, penalty in penalties.items())
-        return loss + (paid + self.args.exchange_weight * copies), outputs
+        # The step's loss is the mean over its micro-batches, in which this one has its share of the samples.
+        share = len(draw.indices) * self._micro_batches / self.args.samples_per_step
+        return loss + share * (paid + self.args.exchange_weight * copies), outputs
 
     @property
     def _weights(self) -> dict[str, float]:
@@ -136,40 +140,57 @@ class SCORETrainer(BaseTrainer):
             return exchange
         return BothPenalties(exchange, NeuronPenalty(self.spurious_samples, self.args))
 
-    def _next_micro_batch(self) -> int:
-        """Number of this micro-batch among all that the processes have had: a function of step, micro-step and rank.
-
-        The micro-batches of one step are dealt out over accumulation steps and processes, so that 8×1, 4×2 and two
-        processes see the same.
-        """
+    def _next_micro_batch(self) -> tuple[int, int]:
+        """The optimizer step, and the number of this micro-batch among those that accumulation steps and processes
+        share it out to."""
         step = self.state.global_step
         self._micro_step = (step, self._micro_step[1] + 1 if self._micro_step[0] == step else 0)
         processes = self.accelerator.num_processes
-        return step * self._micro_batches + self._micro_step[1] * processes + self.accelerator.process_index
+        return step, self._micro_step[1] * processes + self.accelerator.process_index
 
     @property
     def _micro_batches(self) -> int:
         """Micro-batches of an optimizer step, over all processes."""
         return self.current_gradient_accumulation_steps * self.accelerator.num_processes
 
-    def _draw(self, micro_batch: int) -> Draw:
-        """The samples and partners of this micro-batch."""
+    def _draw(self, step: int, micro_batch: int = 0) -> Draw:
+        """The samples and partners of a micro-batch."""
+        return self._draws(step, micro_batch, of=self._micro_batches)
+
+    @cached_property
+    def _draws(self) -> Draws:
         assert self.spurious_samples is not None
-        size = -(-self.args.score_batch_size // self._micro_batches)
-        indices = range(micro_batch * size, (micro_batch + 1) * size)
-        partners = self._partners if self._makes_copies else None
-        return Draw(self.spurious_samples, partners, indices, seed=self.args.seed, device=self.args.device)
+        return Draws(
+            self.spurious_samples,
+            self._partners if self._makes_copies else None,
+            self.args,
+            processes=self.accelerator.num_processes,
+            micro_batches_of=self._micro_batches_of,
+        )
+
+    def _micro_batches_of(self, step: int) -> int:
+        """Of a step to come, over all processes: an epoch's last may have fewer, and after the last there are none."""
+        most, loader = self.args.gradient_accumulation_steps, self.callback_handler.train_dataloader
+        batches = len(loader) if loader is not None and has_length(loader) else 0
+        steps = -(-batches // most)
+        ends_epoch = steps > 0 and step % steps == steps - 1
+        accumulated = batches - (steps - 1) * most if ends_epoch else most
+        return accumulated * self.accelerator.num_processes if step < self.state.max_steps else 0
 
     @property
     def _makes_copies(self) -> bool:
         return self.args.score_form != "paper" or self.args.exchange_weight > 0
 
-    def _exchange_within_classes(self, micro_batch: int, *, pixel_values: Tensor, labels: Tensor, **_: Any) -> Tensor:
+    def _exchange_within_classes(
+        self, step: int, micro_batch: int, *, pixel_values: Tensor, labels: Tensor, **_: Any
+    ) -> Tensor:
         """The micro-batch's images as the loss sees them: beside copies with exchanged regions, all have an edge."""
         masks = self._masks_with_a_telling_edge
         if masks is None:
             return pixel_values
-        first = micro_batch * self.args.train_batch_size
+        # Of a whole step, though the last one of an epoch may have fewer micro-batches.
+        micro_batches = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        first = (step * micro_batches + micro_batch) * self.args.train_batch_size
         draw_indices = range(first, first + len(labels))
         return self._same_class_partners.exchange(pixel_values, labels, masks, draw_indices=draw_indices)
 
@@ -180,8 +201,7 @@ class SCORETrainer(BaseTrainer):
         Where they cover most of the images, their edge is the outline of an object, which every image has anyway, and
         on another image they would cut the object.
         """
-        assert self.spurious_samples is not None
-        masks = self.spurious_samples.masks
+        masks = self._draws.samples.masks
         wanted = self._makes_copies and self.args.score_own_class_exchange and masks.float().mean() < 0.5
         return masks if wanted else None
 
@@ -193,41 +213,36 @@ class SCORETrainer(BaseTrainer):
         return weights_within(self._fine_tuned_on, self.train_dataset, class_balanced=balanced)
 
     @cached_property
+    def _images(self) -> PartnerImages:
+        return PartnerImages(self.data_collator, self.args)
+
+    @cached_property
     def _partners(self) -> OtherClassPartners:
         """Training images of other classes to exchange regions with."""
-        return self._partners_from(self.train_dataset)
+        return self._images.of_other_classes(self.train_dataset)
 
     @cached_property
     def _same_class_partners(self) -> SameClassPartners:
-        return SameClassPartners(*self._indexable(self.train_dataset), seed=self.args.seed)
-
-    def _partners_from(self, dataset: Any) -> OtherClassPartners:
-        return OtherClassPartners(*self._indexable(dataset), seed=self.args.seed)
-
-    def _indexable(self, dataset: Any) -> tuple[Any, Sequence[int], Callable]:
-        """Images to draw partners from, their labels and collator; of a stream, those at its beginning."""
-        if not isinstance(dataset, StreamItems):
-            return dataset, _labels_of(dataset), self.data_collator
-        if dataset not in self._beginnings:
-            self._beginnings[dataset] = beginning_of(dataset, self.data_collator)
-        beginning = self._beginnings[dataset]
-        return beginning, beginning.labels.tolist(), ImageCollator()
+        return self._images.of_same_class(self.train_dataset)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the penalties' means since the last log, and the share of samples that they act on.
+        """Add the penalties' means since the last log, over all processes, and the share of samples that they act on.
 
         `penalty` is P/P₀, 1 on the starting model: in the form `both` the weighted mean of the two, which are there by
         name too.
         """
         if "loss" in logs:
-            if self._paid and self._paid[0]:
+            if self._paid and self._paid[0][1]:
                 logs |= {name: round(value, 6) for name, value in self._mean_penalties().items()}
             self._paid.clear()
         super().log(logs, *args, **kwargs)
 
     def _mean_penalties(self) -> dict[str, float]:
         assert self.penalty is not None
-        means = {name: float(torch.stack([paid[name] for paid in self._paid]).mean()) for name in self._paid[0]}
+        counts = torch.tensor([float(count) for count, _ in self._paid], device=self.args.device)
+        sums = [(counts * torch.stack([paid[name] for _, paid in self._paid])).sum() for name in self._paid[0][1]]
+        count, *sums = self.accelerator.reduce(torch.stack([counts.sum(), *sums]), "sum").tolist()
+        means = {name: value / count for name, value in zip(self._paid[0][1], sums, strict=True)}
         if len(means) == 1:
             return {"penalty": next(iter(means.values())), **self.penalty.shares()}
         paid = sum(self._weights[name] * mean for name, mean in means.items())
@@ -249,12 +264,18 @@ class SCORETrainer(BaseTrainer):
     # ---- Label-free evaluation ----
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Note the starting model's reliance before the first step, then train."""
+        """Say what a step costs, note the starting model's reliance, then train."""
+        if self.has_own_loss and self.is_world_process_zero():
+            print(self.args.cost_of_a_step)
         if self.reliance is not None:
             assert self.model is not None
             self._move_model_to_device(self.model, self.args.device)
             self._measure_reliance(self.reliance)
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if "_draws" in self.__dict__:
+                self._draws.close()
 
     def selection_metrics(self, worst_class_accuracy: float | None) -> dict[str, float]:
         """Add reliance, and where samples were held out the estimate that they give, if no `estimates` were."""
@@ -279,7 +300,7 @@ class SCORETrainer(BaseTrainer):
         """Images that were not trained on, where the evaluation set offers them without groups."""
         columns = set(column_names(self.eval_dataset) or ()) if not isinstance(self.eval_dataset, dict) else set()
         usable = columns & {"label", "labels"} and "group" not in columns
-        return self._partners_from(self.eval_dataset) if usable else self._partners
+        return self._images.of_other_classes(self.eval_dataset) if usable else self._partners
 
     # ---- Checkpoints and results ----
 
@@ -308,13 +329,3 @@ class SCORETrainer(BaseTrainer):
         if self.results is None and (gates := self.gates()):
             results["methods"][self.name]["runs"][0]["mechanism"] = gates
         return results
-
-
-def _labels_of(dataset: Any) -> Sequence[int]:
-    labels = class_labels(dataset)
-    if labels is None:
-        raise DataError(
-            "exchanging regions with images of other classes needs a data set with a label column that can be "
-            "indexed: give one, or use score_form='paper' without score_exchange_weight."
-        )
-    return labels

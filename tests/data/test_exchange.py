@@ -1,10 +1,15 @@
+import io
+
+import numpy as np
 import pytest
 import torch
-from tiny import square_images, square_samples
+from PIL import Image
+from tiny import square_images, square_samples, tiny_processor
 
 from hf_score import HFScoreError
 from hf_score.data import ImageCollator
 from hf_score.data.exchange import OtherClassPartners, SameClassPartners
+from hf_score.data.reading import Workers
 
 
 def partners_of(labels, seed=0) -> OtherClassPartners:
@@ -80,3 +85,82 @@ def test_no_class_is_without_partners_however_many_there_are():
     images, masks = torch.randn(4, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)
     exchanged = own.exchange(images, torch.arange(4), masks, draw_indices=range(4))
     assert torch.equal(exchanged[2:], known.pixel_values[2:4])  # the one image of its class, mask over all of it
+
+
+# ---- Read by others, and before they are asked for ----
+
+
+class Jpegs(torch.utils.data.Dataset):
+    """Images of three classes as files; `read` has what this process has decoded."""
+
+    def __init__(self, count: int = 12) -> None:
+        self.labels, self.read, self._files = [i % 3 for i in range(count)], [], []
+        for pixels in np.random.default_rng(0).integers(0, 255, (count, 50, 60, 3), dtype=np.uint8):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG")
+            self._files.append(file.getvalue())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, item: int) -> dict:
+        self.read.append(item)
+        return {"image": Image.open(io.BytesIO(self._files[item])), "label": self.labels[item]}
+
+    def partners(self, workers: int = 0) -> OtherClassPartners:
+        collator = ImageCollator(tiny_processor())
+        return OtherClassPartners(self, self.labels, collator, seed=3, workers=Workers(workers))
+
+
+def drawn_by_hand(images: Jpegs, label: int, draw_index: int) -> torch.Tensor:
+    """As partners have always been drawn: a class, then one of its images."""
+    generator = torch.Generator().manual_seed(3 * 1_000_003 + draw_index)
+    other = [c for c in range(3) if c != label][int(torch.randint(2, (1,), generator=generator))]
+    members = [i for i, c in enumerate(images.labels) if c == other]
+    place = members[int(torch.randint(len(members), (1,), generator=generator))]
+    return ImageCollator(tiny_processor())([images[place]])["pixel_values"][0]
+
+
+def test_partners_read_ahead_are_those_drawn_one_by_one_and_this_process_reads_none():
+    images = Jpegs()
+    batches = [([0, 1, 2], range(start, start + 3)) for start in range(0, 30, 3)]
+    now = 0
+    partners = images.partners(workers=2).ahead(lambda: iter(batches[now:]))
+    state, found = torch.get_rng_state(), {}
+    for now in (0, 1, 2, 6, 7, 3):  # 6 and 3 are not what was foreseen
+        pixel_values, labels = partners.draw(*batches[now])
+        assert not set(labels.tolist()) - {0, 1, 2}
+        found[now] = pixel_values
+    partners.close()
+    assert images.read == [] and torch.equal(torch.get_rng_state(), state)
+    for now, pixel_values in found.items():
+        for label, draw_index, pixels in zip(*batches[now], pixel_values, strict=True):
+            assert torch.equal(pixels, drawn_by_hand(images, label, draw_index))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_are_kept_are_read_once(workers):
+    images = Jpegs()
+    partners, labels, draws = images.partners(workers), [0, 1, 2, 0], [5, 6, 7, 8]
+    expected = images.partners().draw(labels, draws)
+    positions = partners.positions(labels, draws)
+    images.read.clear()
+    partners.keep(positions)
+    partners.keep(positions)
+    assert sorted(images.read) == ([] if workers else sorted(set(positions)))
+    images.read.clear()
+    for found, value in zip(partners.draw(labels, draws), expected, strict=True):
+        assert torch.equal(found, value)
+    assert images.read == []
+    others = [9, 10, 11, 12]  # some of them kept, some not
+    assert torch.equal(partners.draw(labels, others)[0], images.partners().draw(labels, others)[0])
+
+
+def test_no_more_images_are_kept_than_memory_is_given(monkeypatch):
+    images = Jpegs()
+    partners = images.partners()
+    monkeypatch.setattr("hf_score.data.exchange._KEPT_BYTES", 2 * 3 * 32 * 32 * 4)
+    positions = list(range(12))
+    partners.keep(positions)
+    partners.keep(positions)
+    assert len(images.read) == 2 and len(partners._kept) == 2

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hf_score.detection import Candidates, cluster_candidates
+from hf_score.detection.clusters import _highest
 
 
 def two_directions(count: int = 30, noise: float = 0.03):
@@ -79,3 +80,10 @@ def test_a_cluster_is_described_by_what_its_candidates_share():
     assert square.evidence["blue"] == pytest.approx(2.0) and square.suspicion > common.suspicion
     assert square.neurons[0].neuron == 1 and square.neurons[0].share > 0.5
     assert all(direction[row] == 1 for row in (*square.typical, *square.neurons[0].rows))
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 50])
+def test_the_highest_are_the_first_of_a_stable_sort(count):
+    """Ties too, which keep the order of the rows."""
+    values = np.random.default_rng(0).integers(0, 6, 40).astype(np.float32)
+    assert _highest(values, count).tolist() == np.argsort(-values, kind="stable")[:count].tolist()

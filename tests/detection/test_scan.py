@@ -39,6 +39,7 @@ def image_dataset(count: int = 50, *, broken: tuple[int, ...] = (), labelled: bo
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(sys.modules["hf_score.detection.scan"], "SHARD_SIZE", 16)
+    monkeypatch.setattr(sys.modules["hf_score.detection.scan"], "SAVE_SECONDS", -1.0)
 
 
 def places(result) -> dict:
@@ -212,6 +213,25 @@ def test_killed_three_times_and_resumed_by_two_processes_the_result_is_the_same(
         assert result["num_images"] == 200
         assert not set(done) & set(result["shards"])
     assert sorted([*done, *results[0]["shards"], *results[1]["shards"]]) == list(range(13))
+
+
+def test_what_was_done_is_written_down_now_and_then_and_where_a_scan_ends(small_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["hf_score.detection.scan"], "SAVE_SECONDS", 3600.0)
+    model, data = tiny_vit(), square_images(64)
+    seen = []
+
+    def stop(module, args) -> None:
+        seen.append(finished_shards(tmp_path))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    hook = model.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        scan(model, data, batch_size=8, folder=tmp_path)
+    assert seen == [[]] * 6 and finished_shards(tmp_path) == [0, 1]
+    hook.remove()
+    assert scan(model, data, batch_size=8, folder=tmp_path) == scan(model, data, batch_size=8)
+    assert sorted(finished_shards(tmp_path)) == [0, 1, 2, 3]
 
 
 def test_two_processes_find_what_one_finds(tmp_path, undisturbed):

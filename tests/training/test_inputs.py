@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
-from score_runs import square_vit
+from score_runs import assert_same, square_vit, weights
 from tiny import square_images, square_samples, tiny_processor, tiny_vit
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_score.baselines import JTTConfig, JTTTrainer
 from hf_score.data import ImageCollator, load_data
@@ -210,3 +210,54 @@ def test_another_model_maps_words_to_its_own_ids(tmp_path):
     assert_each_has_its_label(batches[0]["pixel_values"], 1 - batches[0]["labels"])
     with pytest.raises(HFScoreError, match="differ"):
         trainer(tmp_path, table(feature=ClassLabel(names=CLASSES)), model=model)
+
+
+class Read(torch.utils.data.Dataset):
+    """Items made when they are asked for; `read` has those that this process made."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return 22
+
+    def __getitem__(self, item: int) -> dict:
+        self.read.append(item)
+        return {"image": PICTURES[item % 6], "label": LABELS[item % 6]}
+
+
+class Begun(TrainerCallback):
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
+        train_dataloader.dataset.base.read.clear()
+
+
+@pytest.mark.parametrize("form", ["exchange", "paper"])
+def test_workers_read_all_images_and_change_nothing(tmp_path, form):
+    """Over epochs whose last step is shorter than the others."""
+    found = []
+    for workers in (0, 2):
+        images, made = Read(), fields(tmp_path, dataloader_num_workers=workers, max_steps=7, score_form=form)
+        made |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, "score_exchange_weight": 1.0}
+        torch.manual_seed(0)
+        ours = SCORETrainer(
+            square_vit(),
+            SCOREConfig(**made),
+            train_dataset=images,
+            processing_class=tiny_processor(),
+            spurious_samples=square_samples(),
+            callbacks=[Begun()],
+        )
+        ours.train()
+        found.append(weights(ours.model))
+        assert bool(images.read) == (workers == 0)
+    assert_same(*found)
+
+
+def test_labels_of_a_data_set_that_gives_them_with_its_images_are_read_once(tmp_path):
+    images = Read()
+    made = SCOREConfig(**fields(tmp_path))
+    ours = SCORETrainer(square_vit(), made, train_dataset=images, spurious_samples=square_samples())
+    images.read.clear()
+    assert ours.sample_weights() is not None and ours._partners.classes.tolist() == ours.train_dataset["label"]
+    assert ours.train_dataset["idx"] == list(range(22))
+    assert len(images.read) < 22 + 5  # the first is looked at for what it has

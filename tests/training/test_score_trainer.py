@@ -9,7 +9,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from processes import run_as_one_of_two
+from processes import run_as_one_of, run_as_one_of_two
 from safetensors.torch import load_file, save_file
 from score_runs import assert_same, config, score_trainer, square_vit, weights
 from tiny import square_images, square_samples, tiny_processor, tiny_vit
@@ -77,6 +77,65 @@ def test_accumulating_gradients_does_not_change_the_result(tmp_path, exchange, f
         trainer.train()
         results.append(weights(trainer.model))
     assert_same(*results, rtol=1e-4, atol=1e-6)
+
+
+def distance(a: dict, b: dict) -> float:
+    return float(torch.stack([(a[name].double() - b[name].double()).square().sum() for name in a]).sum().sqrt())
+
+
+@pytest.mark.parametrize(("form", "samples"), [("exchange", 5), ("paper", 5), ("both", 2)])
+def test_samples_of_a_step_are_the_same_however_many_micro_batches_share_them(tmp_path, form, samples):
+    """Shares of unequal size, and none for some: the mean over the step is the mean over its samples."""
+    found, logged, start = [], [], weights(square_vit())
+    for micro_batches in (1, 2, 3, 4):
+        trainer = score_trainer(
+            tmp_path / f"{micro_batches}",
+            optim="sgd",
+            learning_rate=0.1,
+            max_steps=2,
+            per_device_train_batch_size=12 // micro_batches,
+            gradient_accumulation_steps=micro_batches,
+            score_batch_size=samples,
+            score_form=form,
+        )
+        trainer.train()
+        found.append(weights(trainer.model))
+        logged.append([entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry])
+    for other, penalties in zip(found[1:], logged[1:], strict=True):
+        assert distance(found[0], other) < 1e-5 * distance(found[0], start)
+        assert penalties == pytest.approx(logged[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(("form", "weight", "images"), [("exchange", 1.0, 28), ("paper", 0.0, 13), ("both", 0.0, 33)])
+def test_images_of_a_step_are_counted_as_they_go_through_the_network(tmp_path, form, weight, images, capsys):
+    trainer = score_trainer(
+        tmp_path,
+        max_steps=1,
+        score_batch_size=5,
+        score_form=form,
+        score_exchange_weight=weight,
+        score_refresh_steps=0,
+    )
+    seen = []
+
+    def note(module, args, kwargs) -> None:
+        if module.training:
+            seen.append(len(kwargs["pixel_values"]))
+
+    with trainer.model.register_forward_pre_hook(note, with_kwargs=True):
+        trainer.train()
+    assert sum(seen) == sum(trainer.args.images_per_step.values()) == images
+    assert f"{images} images" in capsys.readouterr().out
+
+
+def test_samples_are_at_most_as_many_as_images_unless_it_is_said(tmp_path):
+    def samples(**fields):
+        return score_trainer(tmp_path, **{"score_batch_size": None, **fields}).args.score_batch_size
+
+    assert samples(per_device_train_batch_size=6) == 6
+    assert samples(per_device_train_batch_size=6, gradient_accumulation_steps=2) == 12
+    assert samples(per_device_train_batch_size=32) == 16
+    assert samples(per_device_train_batch_size=6, score_batch_size=9) == 9
 
 
 @pytest.mark.parametrize("granularity", ["channel", "spatial"])
@@ -475,6 +534,36 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
         assert one["rows"] == 32
         assert_same(one, first, rtol=1e-4, atol=1e-6)
         assert_same(one, second, rtol=1e-4, atol=1e-6)
+
+
+def train_on_a_global_batch_of_twelve(folder, processes):
+    trainer = score_trainer(
+        folder,
+        optim="sgd",
+        learning_rate=0.1,
+        per_device_train_batch_size=12 // processes,
+        max_steps=2,
+        score_form="both",
+    )
+    trainer.train()
+    found = {name: value.contiguous() for name, value in weights(trainer.model).items()}
+    logged = [entry["penalty"] for entry in trainer.state.log_history if "penalty" in entry]
+    save_file({**found, "logged": torch.tensor(logged)}, folder / "found.safetensors")
+
+
+def test_three_processes_share_samples_that_three_does_not_divide(tmp_path):
+    folders = [tmp_path / name for name in ("first", "second", "third", "one")]
+    for folder in folders:
+        folder.mkdir()
+    run_as_one_of(3, train_on_a_global_batch_of_twelve, lambda rank: (folders[rank], 3))
+    train_on_a_global_batch_of_twelve(folders[3], 1)
+    *of_three, one = (load_file(folder / "found.safetensors") for folder in folders)
+    logged, start = one.pop("logged"), weights(square_vit())
+    for found in of_three[:1]:  # those of the others are never written down
+        torch.testing.assert_close(found["logged"], logged, rtol=1e-4, atol=0)
+    for found in of_three:
+        del found["logged"]
+        assert distance(one, found) < 1e-5 * distance(one, start)
 
 
 def test_training_arguments_survive_json(tmp_path):
