@@ -296,10 +296,10 @@ class ClusterRecord(TypedDict):
     """A cluster in `candidates.json`: see `hf_score.detection.clusters.Cluster`."""
 
     cluster: int
-    suspicion: float | None
-    evidence: dict[str, float | None]
-    typical: list[Index]
-    neurons: list[_NeuronRecord]
+    suspicion: NotRequired[float | None]
+    evidence: NotRequired[dict[str, float | None] | None]
+    typical: NotRequired[list[Index] | None]
+    neurons: NotRequired[list[_NeuronRecord] | None]
 
 
 class _About(TypedDict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -201,9 +201,9 @@ def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[ClusterRecord
     clusters = []
     for (number, label), members in zip(keys.T, rows_of, strict=True):
         rows = members.tolist()
-        one = known.get(int(number)) if number >= 0 else None
-        suspicion = one["suspicion"] if one else None
-        typical = [row for row in one["typical"] if row < len(labels)] if one else []
+        one: Mapping[str, Any] = known.get(int(number), {}) if number >= 0 else {}
+        suspicion = one.get("suspicion")
+        typical = [row for row in one.get("typical") or () if row < len(labels)]
         first = set(typical)
         clusters.append(
             CandidateCluster(
@@ -212,10 +212,10 @@ def _clusters(cluster: np.ndarray, labels: np.ndarray, about: list[ClusterRecord
                 rows=rows,
                 typical=[*typical, *(row for row in rows if row not in first)],
                 suspicion=suspicion if suspicion is not None and math.isfinite(suspicion) else None,
-                evidence={k: v for k, v in one["evidence"].items() if v is not None} if one else {},
+                evidence=dict(one.get("evidence") or {}),
                 neurons=[
                     {**neuron, "rows": [row for row in neuron["rows"] if row < len(labels)]}
-                    for neuron in (one["neurons"] if one else ())
+                    for neuron in one.get("neurons") or ()
                 ],
             )
         )
