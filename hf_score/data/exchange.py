@@ -311,7 +311,9 @@ class SameClassPartners:
                 which.append(int(torch.randint(len(masks), (1,), generator=generator)))
         if not rows:
             return pixel_values
-        exchanged = pixel_values.clone()
         inside = masks.to(device)[which][:, None]
+        if len(rows) == len(pixel_values):
+            return torch.where(inside, torch.stack(partners).to(pixel_values), pixel_values)
+        exchanged = pixel_values.clone()
         exchanged[rows] = torch.where(inside, torch.stack(partners).to(pixel_values), pixel_values[rows])
         return exchanged
