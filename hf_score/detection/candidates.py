@@ -113,7 +113,7 @@ class Candidates:
             images = None if self.images is None else [self.images[int(row)] for row in rows]
         evidence = {name: score[rows] for name, score in self.evidence.items()}
         originals = tuple(self.originals[int(row)] for row in rows) if self.originals else ()
-        arrays = {
+        arrays: dict[str, Any] = {
             name: value.at(rows) if isinstance(value := getattr(self, name), PackedArrays) else value[rows]
             for name in _ARRAYS
         }
