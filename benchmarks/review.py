@@ -96,7 +96,8 @@ def repeated(table: CandidateTable, rows: int) -> CandidateTable:
         clusters=_clusters(cluster, labels, about),
         neuron_embedding=None,
         _images=table._images.select(again),
-        _maps=table._maps.select(again),
+        _heatmaps=table._heatmaps.at(again),
+        _masks=table._masks.at(again),
     )
 
 

@@ -29,6 +29,7 @@ from PIL import Image as PILImage
 from torch.utils.data import DataLoader
 from transformers import ViTImageProcessor
 
+from hf_score.data.views import ItemReader
 from hf_score.detection import scan
 from hf_score.detection.scan import _Source
 
@@ -58,7 +59,9 @@ def load(folder: Path, count: int) -> tuple[torch.nn.Module, Any, Dataset]:
 def bare_loop(model: torch.nn.Module, processor: Any, dataset: Dataset) -> None:
     source = _Source(dataset, BATCH)
     with torch.inference_mode():
-        for batch in DataLoader(source.batches(range(source.num_shards), processor), batch_size=None):
+        for batch in DataLoader(
+            source.batches(range(source.num_shards), processor, ItemReader("the images")), batch_size=None
+        ):
             model(batch.pixel_values)
 
 

@@ -224,7 +224,8 @@ class DrawnAhead:
 
     def __init__(self, partners: OtherClassPartners, plan: Callable[[], Iterator[tuple[list[int], range]]]) -> None:
         self._partners, self._plan = partners, plan
-        self.close()
+        self._coming: deque[tuple[Sequence[int], Sequence[int]]] = deque()
+        self._batches: Iterator[dict[str, Tensor]] = iter(())
 
     def draw(self, labels: Sequence[int], draw_indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A partner of another class for each of `labels`: images (t, 3, H, W) and classes (t,)."""
@@ -240,8 +241,7 @@ class DrawnAhead:
 
     def close(self) -> None:
         """Let the workers go; the next draw starts others."""
-        self._coming: deque[tuple[Sequence[int], Sequence[int]]] = deque()
-        self._batches: Iterator[dict[str, Tensor]] = iter(())
+        self._coming, self._batches = deque(), iter(())
 
     def _foreseen(self, coming: deque) -> Iterator[list[int]]:
         for draw in self._plan():
@@ -311,7 +311,9 @@ class SameClassPartners:
                 which.append(int(torch.randint(len(masks), (1,), generator=generator)))
         if not rows:
             return pixel_values
-        exchanged = pixel_values.clone()
         inside = masks.to(device)[which][:, None]
+        if len(rows) == len(pixel_values):
+            return torch.where(inside, torch.stack(partners).to(pixel_values), pixel_values)
+        exchanged = pixel_values.clone()
         exchanged[rows] = torch.where(inside, torch.stack(partners).to(pixel_values), pixel_values[rows])
         return exchanged

@@ -17,7 +17,7 @@ from ..data.reading import fetch, pixels_of
 from ..errors import SelectionError, first_line
 from ..files import Index, as_type, atomic_folder, read_json, write_json
 from .clusters import Cluster, describe_clusters
-from .packed import HEATMAP, MASK, PackedArrays, maps_of, packed, picture_bytes, pictures_of, written
+from .packed import HEATMAP, MASK, PackedArrays, Pictures, maps_of, packed, picture_bytes, pictures_of, written
 from .ranking import suspicion
 from .samples import SpuriousSamples
 from .scan import UnreadableImage
@@ -106,10 +106,17 @@ class Candidates:
     def take(self, chosen: Sequence[int] | np.ndarray) -> Candidates:
         """The candidates of these rows, in this order."""
         rows = np.asarray(chosen, dtype=np.int64)
-        images = None if self.images is None else [self.images[int(row)] for row in rows]
+        images: Sequence[Any] | None
+        if isinstance(self.images, Pictures):
+            images = self.images.at(rows)
+        else:
+            images = None if self.images is None else [self.images[int(row)] for row in rows]
         evidence = {name: score[rows] for name, score in self.evidence.items()}
         originals = tuple(self.originals[int(row)] for row in rows) if self.originals else ()
-        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        arrays: dict[str, Any] = {
+            name: value.at(rows) if isinstance(value := getattr(self, name), PackedArrays) else value[rows]
+            for name in _ARRAYS
+        }
         return replace(self, images=images, evidence=evidence, originals=originals, **arrays)
 
     def describe_clusters(self) -> list[Cluster]:

@@ -103,6 +103,10 @@ class PackedArrays:
         found = self[:]
         return found if dtype is None else found.astype(dtype)
 
+    def at(self, rows: Sequence[int] | np.ndarray) -> PackedArrays:
+        """Those of these rows, still packed."""
+        return PackedArrays(_Taken(self._rows, rows), self._form, self.shape[1:])
+
     def packed(self, row: int) -> bytes:
         """One of them as its bytes."""
         content = self._rows[row]
@@ -140,6 +144,10 @@ class Pictures(Sequence[PILImage.Image | None]):
         content = self.packed(int(row))
         return None if content is None else PILImage.open(io.BytesIO(content))
 
+    def at(self, rows: Sequence[int] | np.ndarray) -> Pictures:
+        """Those of these rows, still encoded."""
+        return Pictures(_Taken(self._rows, rows))
+
     def packed(self, row: int) -> bytes | None:
         """One of them as the content of its file."""
         content = self._rows[row]
@@ -160,6 +168,19 @@ def as_png(image: PILImage.Image | np.ndarray) -> bytes:
     image = PILImage.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(file, "PNG")
     return file.getvalue()
+
+
+class _Taken(Sequence[Any]):
+    """Some rows of others, each read when it is asked for."""
+
+    def __init__(self, rows: Sequence[Any], taken: Sequence[int] | np.ndarray) -> None:
+        self._rows, self._taken = rows, taken
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._rows[int(self._taken[int(row)])]
 
 
 class _Column(Sequence[Any]):
