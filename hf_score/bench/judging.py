@@ -70,7 +70,7 @@ class Judge:
             self.selection = Estimates(samples, partners, device=workspace.device, names=(SELECTION,))
 
     def verdict(self, model: Any, logits: np.ndarray) -> dict[str, Any]:
-        """Whether a model relies less on the judged regions than the ERM model: what `Verdicts` says, with `outcome`
+        """Whether the judged regions mislead a model less than the ERM model: what `Verdicts` says, with `outcome`
         (improved, unchanged, worse or unknown) and `decided_by`.
 
         Args:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.blending import paste
 from ..detection import SpuriousSamples
 from ..margins import margin, margin_difference
 from .intervals import Estimate, bootstrap, means_of_clusters, paired_difference, percentiles, share
@@ -47,6 +48,9 @@ class RegionLogits:
         images: (m, K), of the samples of the first pairs of each.
         removed: (m, K), with the test image's content in the region.
         random_removed: (m, K), with its content at the random place.
+        blended_inserted: (n, K), with the sample's region and no edge around it (`data.blending`, seamless); with its
+            edge where the regions cover half of the images: it is the object's outline then.
+        blended_removed: (m, K), likewise with the test image's content.
         pair_of_removal: (m,), which of the n pairs it is.
         sample: (n,), the row of the pair's sample.
         labels: (n,), the class that the region is evidence for.
@@ -59,6 +63,8 @@ class RegionLogits:
     images: Tensor
     removed: Tensor
     random_removed: Tensor | None
+    blended_inserted: Tensor
+    blended_removed: Tensor
     pair_of_removal: Tensor
     sample: Tensor
     labels: Tensor
@@ -107,8 +113,8 @@ def region_figures(logits: RegionLogits) -> dict[str, Figure]:
         For the judged regions: `inserted`, the share of test images whose answer changes; `removed`, the share of
         samples; `reliance`, the mean |change of the margin of the region's class|, in logits. `random_inserted`,
         `random_removed` and `random_reliance`: the same for regions at random places. `excess`: `inserted` −
-        `random_inserted`. `right_inserted`, `right_removed` and `right_random_inserted`: the share of these pictures
-        that get the class of what is outside the region. `worst`: see `_worst`. `object`: the share of answers that
+        `random_inserted`. `right_inserted` and `right_removed`: the share of blended pictures that get the class of
+        what is outside the region. `lowest`: see `_lowest_accuracy`. `object`: the share of answers that
         follow where one object takes the place of another and no picture shows the region. Shares have Wilson's
         interval; `reliance` is bootstrapped over samples and `excess` over test images. Pairs of
         one sample count as one picture in `removed`, `reliance` and `object`.
@@ -130,10 +136,9 @@ def region_figures(logits: RegionLogits) -> dict[str, Figure]:
         figures |= of(logits.random_inserted, logits.random_removed, "random_")
         more = flips(logits.plain, logits.inserted).astype(float) - flips(logits.plain, logits.random_inserted)
         figures["excess"] = _of_clusters(more, np.arange(len(more)))
-        figures["right_random_inserted"] = _share(_right(logits.random_inserted, logits.host_labels))
-    figures["right_inserted"] = _share(_right(logits.inserted, logits.host_labels))
-    figures["right_removed"] = _of_clusters(_right(logits.removed, labels), samples)
-    figures["worst"] = _worst(logits)
+    figures["right_inserted"] = _share(_right(logits.blended_inserted, logits.host_labels))
+    figures["right_removed"] = _of_clusters(_right(logits.blended_removed, labels), samples)
+    figures["lowest"] = _lowest_accuracy(logits)
     figures["object"] = _of_clusters(flips(logits.plain[pair], logits.removed), samples)
     return figures
 
@@ -142,9 +147,9 @@ def _right(logits: Tensor, labels: Tensor) -> np.ndarray:
     return (logits.argmax(dim=1) == labels).numpy()
 
 
-def _worst(logits: RegionLogits) -> Figure:
+def _lowest_accuracy(logits: RegionLogits) -> Figure:
     """The lowest accuracy among what stands for groups: test images of each class, as they are and with the region,
-    and the samples of each class without theirs. Bootstrapped over test images and over samples."""
+    and the samples of each class without theirs, blended. Bootstrapped over test images and over samples."""
     shares: list[tuple[float, np.ndarray]] = []
 
     def add(right: np.ndarray, labels: np.ndarray, pictures: np.ndarray) -> None:
@@ -159,8 +164,8 @@ def _worst(logits: RegionLogits) -> Figure:
     labels = logits.labels[logits.pair_of_removal]
     with np.errstate(invalid="ignore"):  # draws without a picture of a class
         add(_right(logits.plain, logits.host_labels), hosts, each)
-        add(_right(logits.inserted, logits.host_labels), hosts, each)
-        add(_right(logits.removed, labels), labels.numpy(), logits.sample[logits.pair_of_removal].numpy())
+        add(_right(logits.blended_inserted, logits.host_labels), hosts, each)
+        add(_right(logits.blended_removed, labels), labels.numpy(), logits.sample[logits.pair_of_removal].numpy())
         replicates = np.fmin.reduce([of_draws for _, of_draws in shares])
     return Figure(percentiles(min(value for value, _ in shares), replicates, len(hosts)), replicates=replicates)
 
@@ -223,6 +228,7 @@ class JudgedRegions:
         self.host_labels = np.asarray(labels)[hosts]
         nth = [rows[:place].tolist().count(row) for place, row in enumerate(rows.tolist())]
         self._removals = torch.tensor([n < REMOVALS_PER_SAMPLE for n in nth], dtype=torch.bool)
+        self._blended_pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self._elsewhere = self._moved(seed) if self.samples.masks.float().mean() < 0.5 and len(hosts) else None
 
     def __len__(self) -> int:
@@ -239,7 +245,8 @@ class JudgedRegions:
         """What a model in eval mode says of all pictures."""
         model.to(self._device)
         of_samples = torch.cat([self._answer(model, x) for x in self.samples.pixel_values.split(self._batch_size)])
-        names = ("plain", "inserted", "random_inserted", "removed", "random_removed")
+        names = ("plain", "inserted", "random_inserted", "blended_inserted", "removed", "random_removed")
+        names += ("blended_removed",)
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
         for pairs in torch.arange(len(self)).split(max(1, self._batch_size // len(names))):
             hosts, chosen = self._host_images(pairs.tolist()), self.samples[self._rows[pairs]]
@@ -250,6 +257,8 @@ class JudgedRegions:
                 inside = masks[:, None]
                 pictures[f"{prefix}inserted"] = torch.where(inside, chosen.pixel_values, hosts)
                 pictures[f"{prefix}removed"] = torch.where(inside, hosts, chosen.pixel_values)[removals]
+            inserted, removed = self._blended(pairs, hosts)
+            pictures |= {"blended_inserted": inserted, "blended_removed": removed[removals]}
             answers = self._answer(model, torch.cat(list(pictures.values())))
             sizes = [len(picture) for picture in pictures.values()]
             for name, answer in zip(pictures, answers.split(sizes), strict=True):
@@ -278,6 +287,16 @@ class JudgedRegions:
         masks = self.samples.masks[self._rows]
         nothing = self.samples.pixel_values.new_empty(len(masks), 0)  # masks alone are moved
         return SpuriousSamples(nothing, masks, self.samples.labels[self._rows], self._rows).move_masks(seed=seed).masks
+
+    def _blended(self, pairs: Tensor, hosts: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, 3, H, W) twice: the hosts with the samples' regions, and the samples with the hosts' content, kept for
+        the next model."""
+        first = int(pairs[0])
+        if first not in self._blended_pairs:
+            chosen, how = self.samples[self._rows[pairs]], "cut" if self._elsewhere is None else "seamless"
+            inserted = paste(chosen.pixel_values, chosen.masks, hosts, how=how)
+            self._blended_pairs[first] = inserted, paste(hosts, chosen.masks, chosen.pixel_values, how=how)
+        return self._blended_pairs[first]
 
     def _host_images(self, pairs: Sequence[int]) -> Tensor:
         return self._collate([self._view[int(self.hosts[pair])] for pair in pairs])["pixel_values"].cpu()

@@ -29,8 +29,12 @@ Outcome = Literal["improved", "unchanged", "worse", "cannot tell"]
 
 #: With fewer test images nothing is said of a region.
 FEWEST_PICTURES = 10
-#: Changes of the share of answers that lie within this, up and down, are no change to speak of.
+#: With fewer, that none changed leaves room for changes of more than 5 points (3 / n).
+FEWEST_UNCHANGED = 60
+#: Changes of the lowest accuracy that lie within this, up and down, are no change to speak of.
 NO_CHANGE = 0.05
+#: An interval of a change that is wider than this says nothing.
+WIDEST = 0.4
 
 
 @dataclass(frozen=True)
@@ -180,26 +184,26 @@ def _went(before: Spread | None, after: Spread) -> str:
 
 
 def region_outcome(verdict: Mapping[str, Any]) -> Outcome:
-    """Whether a model relies less on the judged regions than the starting model, from the interval of the difference.
+    """Whether a model is right more often than the starting model where the judged regions speak against it, from the
+    interval of the difference.
 
-    `improved`: the share of test images whose answer a region changes fell, and by more than with regions at random
-    places, which a model may learn to overlook as such. `unchanged`: the interval lies within 5 points of 0.
-    `cannot tell`: neither, or fewer than 10 test images.
+    `lowest` decides: the lowest accuracy among test images as they are, with the region, and samples without it. It
+    stands for the worst group; that fewer answers change is not enough, for a model that is always wrong there changes
+    none. `improved` and `worse`: by more than 5 points beyond the interval. `cannot tell`: fewer than 10 test images
+    (60 where nothing changed), an interval wider than 40 points, or results of an older version.
 
     Args:
         verdict: of a run in `results.json`, with `change`.
     """
-    change = verdict["change"]
-    inserted, excess = change.get("inserted"), change.get("excess")
-    if inserted is None or inserted["count"] < FEWEST_PICTURES:
+    lowest = verdict["change"].get("lowest")
+    if lowest is None or lowest["count"] < FEWEST_PICTURES:
         return "cannot tell"
-    if inserted["low"] > 0:
+    if lowest["high"] < -NO_CHANGE:
         return "worse"
-    if inserted["high"] < 0 and (excess is None or excess["value"] < 0):
+    if lowest["low"] > NO_CHANGE:
         return "improved"
-    if inserted["low"] >= -NO_CHANGE and inserted["high"] <= NO_CHANGE:
-        return "unchanged"
-    return "cannot tell"
+    sure = lowest["count"] >= FEWEST_UNCHANGED and lowest["high"] - lowest["low"] <= WIDEST
+    return "unchanged" if sure else "cannot tell"
 
 
 def judge_regions(results: Mapping[str, Any]) -> Conclusion | None:
@@ -241,10 +245,10 @@ def judge_regions(results: Mapping[str, Any]) -> Conclusion | None:
 
 def _headline(outcome: Outcome, fallen: Sequence[str], regions: str) -> str:
     headline = {
-        "improved": f"Improved: the model relies less on the {regions} regions",
-        "unchanged": f"Unchanged: the {regions} regions turn as many answers as before",
-        "worse": f"Worse: the model relies more on the {regions} regions",
-        "cannot tell": f"Cannot tell whether the model relies less on the {regions} regions",
+        "improved": f"Improved: the {regions} regions mislead the model less",
+        "unchanged": f"Unchanged: the {regions} regions mislead the model as before",
+        "worse": f"Worse: the {regions} regions mislead the model more",
+        "cannot tell": f"Cannot tell whether the {regions} regions mislead the model less",
     }[outcome]
     if not fallen:
         return headline
@@ -285,6 +289,13 @@ def _regions_in_words(
         f"{_before_after(before, after, 'inserted', 'of the answers changed')}.",
         f"Taken out of the samples they change {_before_after(before, after, 'removed', 'of the answers')}.",
     ]
+    if all("lowest" in verdict["figures"] for verdict in (*before, *after)):
+        sentences.append(
+            "With the region put in without an edge, "
+            f"{_before_after(before, after, 'right_inserted', 'of those images got their own class')}; the lowest "
+            "accuracy among test images as they are, with the region, and samples without it, which stands for the "
+            f"worst group, is {_before_after(before, after, 'lowest', '')}.".replace("  ", " ")
+        )
     if "random_inserted" in after[0]["figures"]:
         sentences.append(
             "What must not change: regions as large from random places, pasted in, change "

@@ -134,9 +134,45 @@ def test_many_classes_leave_a_short_entry():
     assert len(entry["class_change"]) == len(entry["classes"]) == 20 and "auroc" not in entry["figures"]
 
 
-@pytest.mark.parametrize("excess", [None, -0.1, 0.0])
-def test_what_random_regions_do_as_well_is_no_improvement(excess):
-    change = {"inserted": {"value": -0.2, "low": -0.3, "high": -0.1, "count": 100}}
-    if excess is not None:
-        change["excess"] = {"value": excess, "low": -1, "high": 1, "count": 100}
-    assert region_outcome({"change": change}) == ("cannot tell" if excess == 0 else "improved")
+class ByTheCornerWhereItIsBright(nn.Module):
+    """Class 1 where the corner is bright; a model that says class 1 of everything else too changes no answer there."""
+
+    def __init__(self, share_right: float) -> None:
+        super().__init__()
+        self.share_right = share_right
+
+    def forward(self, pixel_values):
+        corner = pixel_values[:, :, 0:8, 0:8].mean(dim=(1, 2, 3)) > 0.5
+        draw = (pixel_values.sum(dim=(1, 2, 3)).abs() * 997) % 1  # of the picture alone
+        says_one = torch.where(corner, draw > self.share_right, torch.zeros_like(corner))
+        return ImageClassifierOutput(logits=torch.stack([~says_one, says_one], dim=1).float())
+
+
+def test_fewer_changed_answers_are_no_improvement_if_all_were_wrong_before():
+    """That answers change less often is not enough: where a model says the region's class anyway, none can change."""
+    always_one = Reader(slice(0, 8), slice(0, 8))
+    always_one.forward = lambda pixel_values: ImageClassifierOutput(  # type: ignore[method-assign]
+        logits=torch.tensor([[0.0, 1.0]]).repeat(len(pixel_values), 1)
+    )
+    judged, data = regions(400)
+    verdicts = Verdicts(judged, data.labels.tolist(), ["plain", "square"])
+    verdicts(BY_CORNER, said(BY_CORNER, data))
+    entry = verdicts(always_one, said(always_one, data))
+    assert entry["change"]["inserted"]["high"] < 0  # no answer changes any more
+    assert region_outcome(entry) == "unchanged"
+
+
+def test_the_lowest_accuracy_is_that_of_the_worst_group():
+    """By hand: of images of class 0 with the region blended in, a share is right; samples without theirs are."""
+    judged, _ = regions(400)
+    for share in (0.2, 0.7):
+        model = ByTheCornerWhereItIsBright(share)
+        found = region_figures(judged.logits(model))
+        answers = judged.logits(model)
+        by_group = [
+            float((answers.plain.argmax(1) == answers.host_labels).float().mean()),
+            float((answers.blended_inserted.argmax(1) == answers.host_labels).float().mean()),
+            float((answers.blended_removed.argmax(1) == answers.labels[answers.pair_of_removal]).float().mean()),
+        ]
+        lowest = found["lowest"].estimate
+        assert lowest.value == pytest.approx(min(by_group)) and lowest.low <= lowest.value <= lowest.high

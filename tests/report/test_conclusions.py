@@ -27,7 +27,7 @@ def verdict(inserted, *, change=None, fallen=(), excess=-0.2, count=200, reach=0
         "not_checked": ["Pictures from elsewhere."],
     }
     if change is not None:
-        entry["change"] = {"inserted": figure(change, reach, count), "excess": figure(excess)}
+        entry["change"] = {"lowest": figure(change, reach, count), "excess": figure(excess)}
         entry["class_change"] = {name: figure(-0.04 if name in fallen else 0.0) for name in classes}
         entry["fallen"] = list(fallen)
     return entry
@@ -55,15 +55,15 @@ def measured(make_results):
 @pytest.mark.parametrize(
     ("after", "holds", "words"),
     [
-        (verdict(0.1, change=-0.5), True, "Improved: the model relies less on the judged regions"),
-        (verdict(0.6, change=0.0, reach=0.04), None, "Unchanged: the judged regions turn as many answers as before"),
-        (verdict(0.9, change=0.3), False, "Worse: the model relies more on the judged regions"),
-        (verdict(0.5, change=-0.1, reach=0.2), None, "Cannot tell whether"),
-        (verdict(0.5, change=-0.1, reach=0.2, count=6), None, "Cannot tell whether"),
+        (verdict(0.1, change=0.5), True, "Improved: the judged regions mislead the model less"),
+        (verdict(0.6, change=0.0, reach=0.04), None, "Unchanged: the judged regions mislead the model as before"),
+        (verdict(0.9, change=-0.3), False, "Worse: the judged regions mislead the model more"),
+        (verdict(0.5, change=0.1, reach=0.21), None, "Cannot tell whether"),
+        (verdict(0.5, change=0.5, reach=0.1, count=6), None, "Cannot tell whether"),
         (
-            verdict(0.1, change=-0.5, fallen=("malignant",)),
+            verdict(0.1, change=0.5, fallen=("malignant",)),
             None,
-            "“malignant” recognised less often. Improved: the model relies less",
+            "“malignant” recognised less often. Improved: the judged regions mislead",
         ),
         (verdict(0.6, change=0.0, reach=0.04, fallen=("malignant",)), False, "“malignant” recognised less often"),
     ],
@@ -78,12 +78,12 @@ def test_each_outcome(measured, after, holds, words):
 
 
 def test_a_fall_is_said_first(measured):
-    found = judge_regions(measured([(verdict(0.6), verdict(0.1, change=-0.5, fallen=("malignant",)))]))
+    found = judge_regions(measured([(verdict(0.6), verdict(0.1, change=0.5, fallen=("malignant",)))]))
     assert found.sentence.startswith("First: accuracy fell, beyond chance, for “malignant” by 4.0 points.")
 
 
 def test_a_proposal_claims_nothing(measured):
-    results = measured([(verdict(0.6), verdict(0.1, change=-0.5))], decided_by="proposal")
+    results = measured([(verdict(0.6), verdict(0.1, change=0.5))], decided_by="proposal")
     found = judge_regions(results)
     assert found.holds is None and "proposed regions" in found.headline
     assert "regions that a proposal, seen by nobody, took" in found.sentence
@@ -97,14 +97,14 @@ def test_a_proposal_claims_nothing(measured):
 
 
 def test_seeds_have_to_agree(measured):
-    good, bad = verdict(0.1, change=-0.5), verdict(0.9, change=0.3)
+    good, bad = verdict(0.1, change=0.5), verdict(0.9, change=-0.3)
     found = judge_regions(measured([(verdict(0.6), good), (verdict(0.6), bad)]))
     assert found.holds is None and "The seeds disagree: improved, worse." in found.sentence
     assert "50 % (5 to 95 %) after" in found.sentence
 
 
 def test_without_groups_it_is_the_verdict_everywhere(measured):
-    results = measured([(verdict(0.6), verdict(0.1, change=-0.5))])
+    results = measured([(verdict(0.6), verdict(0.1, change=0.5))])
     assert judge(results) == judge_regions(results) and len(conclusions(results)) == 1
     text, page, card = (
         render_conclusions(results),
@@ -112,14 +112,14 @@ def test_without_groups_it_is_the_verdict_everywhere(measured):
         render_model_card(results, model_name="m"),
     )
     for shown in (text, page.replace("\u00a0", " "), card):
-        assert "Improved: the model relies less on the judged regions" in shown
+        assert "Improved: the judged regions mislead the model less" in shown
         assert "10 % (5 to 15 %) after" in shown and "Not checked" in shown
         assert "cannot be judged" not in shown
     assert "| SCORE-X | 10.0 (5.0 to 15.0) |" in card and "What the judged regions do" in page
 
 
 def test_with_groups_both_stand_side_by_side(measured):
-    results = measured([(verdict(0.6), verdict(0.1, change=-0.5))] * 2, groups=True)
+    results = measured([(verdict(0.6), verdict(0.1, change=0.5))] * 2, groups=True)
     groups, regions = conclusions(results)
     assert "worst-group accuracy" in groups.sentence and "pasted into 200 test images" in regions.sentence
     assert "The worst group: the test data has no groups." not in regions.not_checked
@@ -127,7 +127,7 @@ def test_with_groups_both_stand_side_by_side(measured):
 
 
 def test_tables_of_the_verdict(measured):
-    results = measured([(verdict(0.6), verdict(0.1, change=-0.5))])
+    results = measured([(verdict(0.6), verdict(0.1, change=0.5))])
     header, rows = region_cells(results)
     assert header[:3] == ["method", "inserted", "removed"] and [row[0] for row in rows] == [
         "ERM",
@@ -148,7 +148,7 @@ def test_results_of_before_are_told_to_be_measured_again(make_results):
 
 
 def test_names_of_classes_stay_text_in_the_card(measured):
-    results = measured([(verdict(0.6), verdict(0.1, change=-0.5, fallen=("malignant",)))])
+    results = measured([(verdict(0.6), verdict(0.1, change=0.5, fallen=("malignant",)))])
     results["methods"]["random_samples"]["label"] = "*a*\n# b <b>"
     assert r"“\*a\* # b &lt;b>”" in render_model_card(results, model_name="m")
 

@@ -85,7 +85,7 @@ def test_the_readme_says_what_the_run_shows_and_names_stay_text(make_run, tmp_pa
     results["methods"]["random_samples"] = {"label": "*x*", "runs": runs[1:]}
     (run / "results.json").write_text(json.dumps(results))
     readme = (make_space(run, tmp_path / "space") / "README.md").read_text()
-    assert "Improved: the model relies less on the judged regions" in readme and r"“\*x\*”" in readme
+    assert "Improved: the judged regions mislead the model less" in readme and r"“\*x\*”" in readme
 
 
 @pytest.mark.parametrize("seeds", [False, True])
