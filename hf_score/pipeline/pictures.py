@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -91,7 +92,7 @@ def insertions(
 def before_and_after(
     workspace: Workspace, before: PreTrainedModel, after: PreTrainedModel, spurious_classes: Sequence[int]
 ) -> Image.Image:
-    """Heatmaps of some test images of two models, side by side.
+    """Heatmaps of some test images of two models, side by side, with their answers.
 
     Args:
         spurious_classes: class ids whose evidence is spurious; the others' images are explained for the first.
@@ -101,11 +102,21 @@ def before_and_after(
     heatmaps, pixel_values = test_set.heatmaps(before, positions, targets)
     labels = workspace.data.test.select(positions)["label"]
     regions = test_set.region_masks(positions)
+    answers = []
+    for model in (before, after):
+        with torch.no_grad():
+            said = model(pixel_values=pixel_values.to(workspace.device)).logits.softmax(dim=1).max(dim=1)
+        answers.append(
+            [f"{names[k]} {p:.0%}" for p, k in zip(said.values.tolist(), said.indices.tolist(), strict=True)]
+        )
     return heatmap_pairs(
         to_uint8(pixel_values, workspace.processor),
         heatmaps,
         test_set.heatmaps(after, positions, targets)[0],
-        captions=[f"{names[own]}: evidence for {names[k]}" for own, k in zip(labels, targets, strict=True)],
+        captions=[
+            f"{names[own]}: evidence for {names[k]}\nbefore: {a}; after: {b}"
+            for own, k, a, b in zip(labels, targets, *answers, strict=True)
+        ],
         regions=None if regions is None else regions > 0.5,
     )
 

@@ -54,7 +54,7 @@ def candidate_sheet(
     heatmaps: bool = True,
     columns: int | None = None,
 ) -> Image.Image:
-    """Contact sheet of candidates: what a person judges, and with a selection what was decided.
+    """Contact sheet of candidates: what a person judges, and with a selection what was decided, the kept ones first.
 
     Args:
         candidates: what `find_candidates` gives, or `Candidates.load`.
@@ -71,10 +71,12 @@ def candidate_sheet(
         candidates = candidates.take(np.flatnonzero(candidates.labels == label))
         names = drawn_names(candidates.class_names)
         name = names[label] if label < len(names) else f"class {label}"
+    spurious = {decision.idx for decision in selection.spurious} if selection else set()
+    if spurious:
+        candidates = candidates.take(np.argsort([int(idx) not in spurious for idx in candidates.idx], kind="stable"))
     images = candidates.pixels
     if images is None:
         raise HFScoreError("These candidates have no images to show: find them again.")
-    spurious = {decision.idx for decision in selection.spurious} if selection else set()
     return contact_sheet(
         images,
         np.asarray(candidates.heatmaps) if heatmaps else None,
@@ -150,8 +152,8 @@ def heatmap_pairs(
 ) -> Image.Image:
     """Image, heatmap before and heatmap after, one strip per image.
 
-    Each heatmap has its own symmetric scale (its 99.5th percentile), because the size of logits differs between
-    models: compare where the relevance lies, not how much there is.
+    Both heatmaps of an image have one symmetric scale (the 99.5th percentile of the two), so that a paler one is of
+    less relevance.
 
     Args:
         images: (N, H, W, 3) uint8.
@@ -172,25 +174,24 @@ def heatmap_pairs(
     strips = []
     for i, image in enumerate(images):
         region = None if regions is None else regions[i]
-        pictures = [image, overlay(image, before[i]), overlay(image, after[i])]
+        scale = max(_top(_smooth(before[i])), _top(_smooth(after[i])))
+        pictures = [image, overlay(image, before[i], scale=scale), overlay(image, after[i], scale=scale)]
         names = ("image", *labels)
         strips.append(_strip(pictures, text=captions[i], tile_size=tile_size, names=names, region=region))
-    legend = "Red speaks for the class, blue against it, white is zero; each map on its own scale."
+    legend = "Red speaks for the class, blue against it, white is zero; both maps of an image on one scale."
     if regions is not None:
         legend += " Green outline: the spurious region."
     return _grid(strips, title=title, legend=legend, columns=columns)
 
 
-def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any], *, scale: float | None = None) -> NDArray[np.uint8]:
     """(H, W, 3) uint8: signed relevance over a pale grey image; red positive, blue negative, white zero.
 
-    The scale is symmetric about zero and ends at the 99.5th percentile of |relevance|. From 64 pixels on the map is
-    smoothed a little (σ = H / 112), since single-pixel relevance is not to be seen at this size.
+    The scale is symmetric about zero and ends at `scale`, by default the 99.5th percentile of |relevance|. From 64
+    pixels on the map is smoothed a little (σ = H / 112), since single-pixel relevance is not to be seen at this size.
     """
-    relevance = np.nan_to_num(np.asarray(heatmap, dtype=np.float64))
-    if relevance.shape[0] >= 64:
-        relevance = gaussian_filter(relevance, sigma=relevance.shape[0] / 112)
-    top = np.percentile(np.abs(relevance), 99.5) or np.abs(relevance).max()
+    relevance = _smooth(heatmap)
+    top = _top(relevance) if scale is None else scale
     signed = np.clip(relevance / top, -1, 1)[..., None] if top > 0 else np.zeros((*relevance.shape, 1))
     colour = np.where(signed >= 0, 255 - signed * (255 - POSITIVE), 255 + signed * (255 - NEGATIVE))
     grey = np.asarray(image, dtype=np.float64) @ (0.299, 0.587, 0.114)
@@ -198,6 +199,17 @@ def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8
     # Where relevance is strong the colour must win over dark parts of the image, or black regions would hide it.
     weight = np.abs(signed) * 0.75
     return np.round(colour * (shade * (1 - weight) + weight)).astype(np.uint8)
+
+
+def _smooth(heatmap: NDArray[Any]) -> NDArray[np.float64]:
+    relevance = np.nan_to_num(np.asarray(heatmap, dtype=np.float64))
+    size = relevance.shape[0]
+    return gaussian_filter(relevance, sigma=size / 112) if size >= 64 else relevance
+
+
+def _top(relevance: NDArray[np.float64]) -> float:
+    """Where the scale of one map ends."""
+    return float(np.percentile(np.abs(relevance), 99.5) or np.abs(relevance).max())
 
 
 def _check_lengths(images: NDArray[np.uint8], **others: Any) -> None:
