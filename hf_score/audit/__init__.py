@@ -6,7 +6,7 @@ shortcuts often are are planted beside theirs. Nothing is trained, and no group 
 
 from .audit import AUDIT_SCHEMA, Audit, AuditOptions, audit
 from .command import run_audit
-from .flips import Flips, exchange_flips, probe_findings, probe_flips
+from .flips import Flips, exchange_flips, probe_findings, probe_flips, probe_presence
 from .page import render_badge, render_card_section, render_page, write_audit
 from .probes import PROBES, Probe
 from .regions import RegionPairs, cluster_findings, region_pairs
@@ -24,6 +24,7 @@ __all__ = [
     "exchange_flips",
     "probe_findings",
     "probe_flips",
+    "probe_presence",
     "region_pairs",
     "render_badge",
     "render_card_section",

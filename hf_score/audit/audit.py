@@ -25,7 +25,7 @@ from ..models import check_model, describe_model
 from ..pipeline import Workspace
 from ..provenance import provenance
 from .chance import LEVEL, expected_wrong
-from .flips import LEAST_FLIPS, Flips, exchange_flips, probe_findings, probe_flips
+from .flips import LEAST_FLIPS, LEAST_PRESENCE, Flips, exchange_flips, probe_findings, probe_flips, probe_presence
 from .pictures import probe_strip
 from .probes import PROBES
 from .regions import LEAST_OVERRULED, cluster_findings, region_pairs
@@ -167,14 +167,21 @@ def audit(
         )
     exchanged = _exchanged(workspace, probed, labels, partners)
     flips += [exchanged] if exchanged is not None else []
-    clusters, probes = cluster_findings(candidates, pairs), probe_findings(flips, classes, data.class_names)
+    clusters = cluster_findings(candidates, pairs)
+    probes = probe_findings(
+        flips,
+        classes,
+        data.class_names,
+        presence=probe_presence(checked.pixel_values, processor=processor),
+        train_labels=checked.labels.numpy(),
+    )
     content = {
         **provenance(),
         "schema": AUDIT_SCHEMA,
         "model": {"name": model_name, **describe_model(model), "image_size": int(probed.pixel_values.shape[-1])},
         "dataset": {"name": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)},
         "options": dataclasses.asdict(options),
-        "thresholds": {"rate": LEVEL, "flips": LEAST_FLIPS, "overruled": LEAST_OVERRULED},
+        "thresholds": {"rate": LEVEL, "flips": LEAST_FLIPS, "presence": LEAST_PRESENCE, "overruled": LEAST_OVERRULED},
         "accuracy": share(flips[0].plain == labels).described(),
         "clusters": clusters,
         "probes": probes,
@@ -203,7 +210,7 @@ def _some(rows: Dataset, classes: list[int], most: int, generator: np.random.Gen
 def _passes(scanned: int, classes: int, probed: int, options: AuditOptions) -> int:
     """Images that go through the model: in the scan, to explain, with regions, and with probes."""
     explained = min(scanned, classes * options.num_candidates)
-    in_pairs = 5 * explained * min(6, max(2, 256 // max(1, explained)))
+    in_pairs = 6 * explained * min(6, max(2, 256 // max(1, explained)))
     return scanned + _PASSES_TO_EXPLAIN * explained + in_pairs + probed * (1 + 2 * len(PROBES))
 
 
@@ -266,12 +273,13 @@ def _summary(clusters: list[dict[str, Any]], probes: list[dict[str, Any]], num_p
         sentences.append(
             f"With {one['title']}, {_percent(one['flips'])} of images of other classes are taken for "
             f"“{one['class']}”; with {one['beside']}, {100 * one['placebo']['value']:.0f} %."
+            + ("" if one["presence"] is None else f" {_more_like(one)}")
         )
     if regions or marks:
         headline = "Shortcuts suspected"
         sentences.append(
             f"{wrong[0].upper()}{wrong[1:]}. Whether a region is the object itself, only a person can say: look at "
-            "the pictures. That a mark changes answers does not say that the training images have it."
+            "the pictures."
         )
     else:
         headline = "No shortcut found"
@@ -282,6 +290,13 @@ def _summary(clusters: list[dict[str, Any]], probes: list[dict[str, Any]], num_p
         )
     outcome = "suspected" if regions or marks else "nothing found"
     return {"outcome": outcome, "headline": headline, "sentences": sentences, "findings": len(regions) + len(marks)}
+
+
+def _more_like(one: dict[str, Any]) -> str:
+    return (
+        f"Of a training image of the class and one of another, the first looks more like it in "
+        f"{100 * one['presence']:.0f} of 100 cases."
+    )
 
 
 def _percent(figure: dict[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from ..data import ImageCollator
@@ -18,8 +19,20 @@ from ..models import eval_mode
 from .chance import LEVEL, false_discovery_rates, sign_test
 from .probes import PROBES, Probe
 
-__all__ = ["LEAST_FLIPS", "Flips", "PixelScale", "exchange_flips", "probe_findings", "probe_flips"]
+__all__ = [
+    "LEAST_FLIPS",
+    "LEAST_PRESENCE",
+    "Flips",
+    "PixelScale",
+    "exchange_flips",
+    "probe_findings",
+    "probe_flips",
+    "probe_presence",
+]
 
+#: Where training images of a class look less like a probe than this, it is no finding: the chance that one of them
+#: looks more like it than one of another class.
+LEAST_PRESENCE = 0.6
 #: A probe that flips fewer answers than this beyond its placebo is no finding, however sure the figure is.
 LEAST_FLIPS = 0.1
 
@@ -168,25 +181,44 @@ def exchange_flips(
     )
 
 
+def probe_presence(
+    pixel_values: Tensor, *, processor: Any, probes: Sequence[Probe] = tuple(PROBES.values())
+) -> dict[str, np.ndarray]:
+    """Name of a probe → (n,), how much images (n, 3, H, W) look as if they had it already."""
+    shares = PixelScale(processor).shares(pixel_values)
+    return {probe.name: probe.presence(shares).numpy() for probe in probes}
+
+
 def probe_findings(
-    flips: Sequence[Flips], classes: Sequence[int], class_names: Sequence[str], *, least: float = LEAST_FLIPS
+    flips: Sequence[Flips],
+    classes: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    presence: Mapping[str, np.ndarray],
+    train_labels: np.ndarray,
+    least: float = LEAST_FLIPS,
 ) -> list[dict[str, Any]]:
     """For each probe and class, how many answers flip to the class, and whether that is more than its placebo does.
 
-    Of images whose class it is not and that are not taken for it as they are. One test for each probe and class,
-    McNemar's exact one, all together held to a false discovery rate of `LEVEL`.
+    Of images whose class it is not and that are not taken for it as they are. A picture that is like none before may
+    make a model say anything, so a finding needs both: answers flip to the class (McNemar's exact test), and training
+    images of the class look more like the probe than others do (Mann and Whitney's). The larger p is that of both
+    together (an intersection-union test), one for each probe and class, all held to a false discovery rate of `LEVEL`.
 
     Args:
         flips: of the probes.
+        presence: of `probe_presence`, of training images; a probe that is not there needs the flips alone.
+        train_labels: (m,), the classes of these.
         classes: class ids to look at.
         class_names: name per class id.
         least: smallest difference that is a finding.
 
     Returns:
         one entry each, the strongest first: `probe`, `title`, `beside`, `class`; `flips`, `placebo` and `difference`
-        (paired, 95 % intervals, with `value`, `low`, `high` and `count`); `p`, and `rate`, the false discovery rate
-        at which it is a finding; `found`. A mirrored probe whose placebo flips more stands there as its mirror image.
-        Probes and classes without images are left out.
+        (paired), each with `value`, `low`, `high` (95 %) and `count`; `presence`, the chance that a training image of
+        the class looks more like the probe than one of another class (None where it is not known); `p`, and `rate`,
+        the false discovery rate at which it is a finding; `found`. A mirrored probe whose placebo flips more stands
+        there as its mirror image. Probes and classes without images are left out.
     """
     found = []
     for one in flips:
@@ -199,8 +231,14 @@ def probe_findings(
             hits, placebo = one.changed[open_] == label, one.placebo[open_] == label
             title, beside = one.title, one.beside
             p = sign_test(hits.astype(int) - placebo, alternative="two-sided" if one.is_mirrored else "greater")
+            values, like = presence.get(one.probe), None
             if one.is_mirrored and placebo.sum() > hits.sum():
                 title, beside, hits, placebo = beside, title, placebo, hits
+                values = None if values is None else -values
+            own = train_labels == label
+            if values is not None and own.any() and not own.all():
+                test = mannwhitneyu(values[own], values[~own], alternative="greater")
+                p, like = max(p, float(test.pvalue)), float(test.statistic) / (own.sum() * (~own).sum())
             found.append(
                 {
                     "probe": one.probe,
@@ -210,10 +248,12 @@ def probe_findings(
                     "flips": share(hits).described(),
                     "placebo": share(placebo).described(),
                     "difference": paired_difference(placebo, hits).described(),
+                    "presence": None if like is None else round(like, 4),
                     "p": p,
                 }
             )
     rates = false_discovery_rates([one["p"] for one in found])
     for one, rate in zip(found, rates.tolist(), strict=True):
-        one |= {"rate": rate, "found": bool(rate <= LEVEL and one["difference"]["value"] >= least)}
+        like = one["presence"] is None or one["presence"] >= LEAST_PRESENCE
+        one |= {"rate": rate, "found": bool(rate <= LEVEL and like and one["difference"]["value"] >= least)}
     return sorted(found, key=lambda one: (not one["found"], -one["difference"]["value"]))

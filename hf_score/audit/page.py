@@ -98,7 +98,16 @@ def _cluster_cells(clusters: Sequence[Mapping[str, Any]]) -> Cells:
 
 
 def _probe_cells(probes: Sequence[Mapping[str, Any]]) -> Cells:
-    header = ["probe", "taken for", "with it", "with its placebo", "difference", "false discovery rate", ""]
+    header = [
+        "probe",
+        "taken for",
+        "with it",
+        "with its placebo",
+        "difference",
+        "presence",
+        "false discovery rate",
+        "",
+    ]
     rows = [
         [
             one["title"],
@@ -106,6 +115,7 @@ def _probe_cells(probes: Sequence[Mapping[str, Any]]) -> Cells:
             _share(one["flips"]),
             _share(one["placebo"]),
             _share(one["difference"]),
+            "–" if one["presence"] is None else f"{one['presence']:.2f}",
             _rate(one["rate"]),
             "suspected" if one["found"] else "",
         ]

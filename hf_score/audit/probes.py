@@ -44,6 +44,9 @@ _STICKER, _TICK, _BORDER, _LETTER = 0.2, 0.1, 0.06, 0.14
 #: How much of a text is seen, how strong a tint and a change of brightness are, and how wide a blur, of the side.
 _OPACITY, _TINT, _LIGHT, _BLUR = 0.8, 0.15, 0.2, 0.02
 
+#: Seeds by which it is looked for where a mark is already.
+_TRIED = 8
+
 #: Masks (n, H, W) from 0 to 1 of what is painted, and what is painted (n, 3, H, W).
 Paint = tuple[Tensor, Tensor]
 #: Images (n, 3, H, W) from 0 to 1, and a seed for each.
@@ -59,6 +62,8 @@ class Probe:
         title: what it does, for readers: "a red sticker".
         change: images (n, 3, H, W) from 0 to 1 and n seeds, to images. Each depends on its own image and seed alone.
         placebo: the same for its placebo.
+        presence: images (n, 3, H, W) to (n,): how much they look as if they had the probe already; the scale says
+            nothing.
         beside: what the placebo is, for readers.
         is_mirrored: whether the placebo is the opposite, so that it is a finding too.
     """
@@ -67,6 +72,7 @@ class Probe:
     title: str
     change: Change
     placebo: Change
+    presence: Callable[[Tensor], Tensor]
     beside: str = "its shape elsewhere, with the image's own pixels in random order"
     is_mirrored: bool = False
 
@@ -153,9 +159,19 @@ def _painted(images: Tensor, paint: Paint) -> Tensor:
 
 
 def _mark(name: str, title: str, paint: Callable[[Tensor, Sequence[int]], Paint]) -> Probe:
+    def presence(images: Tensor) -> Tensor:
+        """What has the mark changes little when it is put there; of some places, the one where it changes least."""
+        found = []
+        for seed in range(_TRIED):
+            masks, colours = paint(images, [seed] * len(images))
+            moved = (colours - images).abs().mean(1) * masks
+            found.append(moved.flatten(1).sum(1) / masks.flatten(1).sum(1).clamp(min=1))
+        return -torch.stack(found).amin(0)
+
     return Probe(
         name,
         title,
+        presence=presence,
         change=lambda images, seeds: _painted(images, paint(images, seeds)),
         placebo=lambda images, seeds: _painted(images, scrambled(images, paint(images, seeds)[0], seeds)),
     )
@@ -186,10 +202,17 @@ def blurred(images: Tensor, *, strength: float = 1.0) -> Tensor:
     return torch.lerp(images, soft, strength).clamp(0, 1)
 
 
-def _mirrored(name: str, title: str, beside: str, change: Callable[[Tensor, float], Tensor]) -> Probe:
+def _mirrored(
+    name: str,
+    title: str,
+    beside: str,
+    change: Callable[[Tensor, float], Tensor],
+    presence: Callable[[Tensor], Tensor],
+) -> Probe:
     return Probe(
         name,
         title,
+        presence=presence,
         change=lambda images, seeds: change(images, 1.0),
         placebo=lambda images, seeds: change(images, -1.0),
         beside=beside,
@@ -207,6 +230,7 @@ def _tint(channel: int, name: str, opposite: str) -> Probe:
         f"a tint of {name}",
         f"a tint of {opposite}",
         lambda x, sign: tinted(x, channel=channel, strength=sign * _TINT),
+        lambda x: (x[:, channel] - x.mean(1)).flatten(1).mean(1),
     )
 
 
@@ -222,7 +246,19 @@ PROBES: dict[str, Probe] = {
         _tint(0, "red", "cyan"),
         _tint(1, "green", "magenta"),
         _tint(2, "blue", "yellow"),
-        _mirrored("brightness", "more light", "less light", lambda x, sign: brightened(x, strength=sign * _LIGHT)),
-        _mirrored("blur", "a blur", "sharpening", lambda x, sign: blurred(x, strength=sign)),
+        _mirrored(
+            "brightness",
+            "more light",
+            "less light",
+            lambda x, sign: brightened(x, strength=sign * _LIGHT),
+            lambda x: x.flatten(1).mean(1),
+        ),
+        _mirrored(
+            "blur",
+            "a blur",
+            "sharpening",
+            lambda x, sign: blurred(x, strength=sign),
+            lambda x: -(x - blurred(x)).abs().flatten(1).mean(1) / x.flatten(1).std(1).clamp(min=1e-6),
+        ),
     )
 }

@@ -33,6 +33,8 @@ __all__ = ["LEAST_OVERRULED", "RegionPairs", "cluster_findings", "region_pairs"]
 LEAST_OVERRULED = 0.2
 #: Pairs of a candidate and an image of another class, in all and of each candidate.
 _PAIRS, _FEWEST, _MOST = 256, 2, 6
+#: Of an image's margin, what is left of it where a region's place shows nothing that the class is recognised by.
+_INTACT = 0.9
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class RegionPairs:
         candidate: (m,), the candidate's row.
         gain: (m,), change of the margin of the candidate's class by its region, less that by the placebo that changes
             it more, in logits.
-        intact: (m,) bool: the image is recognised as it is, and keeps half of its margin where the region's place is
-            filled in smoothly.
+        intact: (m,) bool: the image is recognised as it is, and keeps nearly all of its margin where the region's
+            place is filled in smoothly, and where it shows the image's pixels in random order.
         overruled: (m,): 1 where the region makes the answer the candidate's class, less 1 where a placebo does.
     """
 
@@ -100,6 +102,7 @@ def region_pairs(
                 "moved": paste(images, moved, others, how="cut"),
                 "own": paste(of_others, inside, others, how="cut"),
                 "filled": erase(others, inside, others, how="filled"),
+                "mixed": torch.where(inside[:, None], _mixed(others, draws), others),
             }
             logits = {name: model(pixel_values=some).logits.float().cpu() for name, some in pictures.items()}
             progress(len(pictures) * len(rows))
@@ -108,13 +111,20 @@ def region_pairs(
             placebo = torch.maximum(margins["moved"], margins["own"])
             hits = (said["region"] == labels).int()
             by_placebo = ((said["moved"] == labels) | (said["own"] == labels)).int()
-            left = {name: margin(logits[name], other_labels) for name in ("plain", "filled")}
-            intact = (left["plain"] > 0) & (left["filled"] >= left["plain"] / 2)
+            left = {name: margin(logits[name], other_labels) for name in ("plain", "filled", "mixed")}
+            intact = (left["plain"] > 0) & (torch.minimum(left["filled"], left["mixed"]) >= _INTACT * left["plain"])
             parts["candidate"].append(rows)
             parts["gain"].append((margins["region"] - placebo).numpy())
             parts["intact"].append(intact.numpy())
             parts["overruled"].append((hits - by_placebo).numpy())
     return RegionPairs(**{name: np.concatenate(some) for name, some in parts.items()})
+
+
+def _mixed(images: Tensor, seeds: list[int]) -> Tensor:
+    """Images (n, 3, H, W) with their pixels in random order."""
+    orders = [torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    index = torch.stack(orders).to(images.device)[:, None].expand(-1, 3, -1)
+    return images.flatten(2).gather(2, index).view_as(images)
 
 
 def _moved(masks: Tensor, *, seed: int) -> Tensor:

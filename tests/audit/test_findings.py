@@ -7,7 +7,7 @@ from planted import Reading, candidates, images
 from scipy.stats import binomtest
 from tiny import tiny_processor
 
-from hf_score.audit import cluster_findings, probe_findings, probe_flips, region_pairs
+from hf_score.audit import cluster_findings, probe_findings, probe_flips, probe_presence, region_pairs
 from hf_score.audit.chance import expected_wrong, false_discovery_rates, sign_test
 from hf_score.audit.flips import Flips, PixelScale, exchange_flips
 from hf_score.data import ImageCollator
@@ -18,10 +18,12 @@ CORNER, TOP_RIGHT = (slice(0, 9), slice(0, 9)), (slice(0, 9), slice(20, 29))
 LOWER = (slice(16, 32), slice(0, 32))
 
 
-def findings_of_probes(shortcut: float) -> dict[str, dict]:
+def findings_of_probes(shortcut: float, *, red: bool = True) -> dict[str, dict]:
     held_out = images(64, seed=1)
     flips = probe_flips(Reading(shortcut), held_out.pixel_values, held_out.labels.numpy(), processor=None)
-    return {one["title"]: one for one in probe_findings(flips, [0, 1], NAMES) if one["class"] == "green"}
+    train = images(64, red=red)
+    known = {"presence": probe_presence(train.pixel_values, processor=None), "train_labels": train.labels.numpy()}
+    return {one["title"]: one for one in probe_findings(flips, [0, 1], NAMES, **known) if one["class"] == "green"}
 
 
 def test_a_planted_redness_is_found_by_red_probes_alone():
@@ -38,6 +40,11 @@ def test_a_planted_redness_is_found_by_red_probes_alone():
     )
 
 
+def test_what_no_training_image_looks_like_is_no_finding_whatever_the_model_says_of_it():
+    tint = findings_of_probes(8.0, red=False)["a tint of red"]
+    assert tint["difference"]["low"] > 0.1 and abs(tint["presence"] - 0.5) < 0.2 and not tint["found"]
+
+
 def test_a_model_without_a_shortcut_has_none():
     found = findings_of_probes(0.0)
     assert not [title for title, one in found.items() if one["found"]]
@@ -46,7 +53,9 @@ def test_a_model_without_a_shortcut_has_none():
 def test_the_mirror_image_of_a_probe_is_a_finding_by_its_own_name():
     labels, plain = np.zeros(40, dtype=int), np.zeros(40, dtype=int)
     flips = Flips("tint_red", "a tint of red", "a tint of cyan", True, labels, plain, plain, np.ones(40, dtype=int))
-    (one,) = probe_findings([flips], [0, 1], NAMES)  # nothing can flip to class 0: all are of it
+    (one,) = probe_findings(
+        [flips], [0, 1], NAMES, presence={}, train_labels=labels
+    )  # nothing can flip to class 0: all are of it
     assert one["title"] == "a tint of cyan" and one["beside"] == "a tint of red" and one["found"]
     assert one["difference"]["value"] == 1
 
@@ -86,7 +95,10 @@ def test_exchanged_regions_flip_towards_the_class_that_they_come_from():
     regions = torch.zeros(32, 32, 32, dtype=torch.bool)
     regions[:, *CORNER] = True
     flips = exchange_flips(Reading(8.0), held_out.pixel_values, held_out.labels.numpy(), regions, partners)
-    found = {one["class"]: one for one in probe_findings([flips], [0, 1], NAMES)}
+    found = {
+        one["class"]: one
+        for one in probe_findings([flips], [0, 1], NAMES, presence={}, train_labels=held_out.labels.numpy())
+    }
     assert found["green"]["found"] and found["green"]["placebo"]["value"] == 0
 
 

@@ -68,3 +68,11 @@ def test_blur_and_light_have_opposites():
     soft, sharp = blurred(IMAGES), blurred(IMAGES, strength=-1.0)
     assert soft.std() < IMAGES.std() < sharp.std()
     torch.testing.assert_close(brightened(brightened(IMAGES), strength=-0.2), IMAGES)
+
+
+@pytest.mark.parametrize("probe", PROBES.values(), ids=list(PROBES))
+def test_an_image_with_a_probe_looks_more_like_it_than_one_without(probe):
+    with_it, without = probe.presence(probe.change(IMAGES, range(4))), probe.presence(IMAGES)
+    assert with_it.shape == (4,) and (with_it > without).all()
+    if probe.is_mirrored:
+        assert (without > probe.presence(probe.placebo(IMAGES, range(4)))).all()
