@@ -30,11 +30,13 @@ from .chance import LEVEL, false_discovery_rates, sign_test
 __all__ = ["LEAST_OVERRULED", "RegionPairs", "cluster_findings", "region_pairs"]
 
 #: A cluster that overrules fewer images than this beyond its placebos is no finding, however sure the figure is.
-LEAST_OVERRULED = 0.2
+LEAST_OVERRULED = 0.4
 #: Pairs of a candidate and an image of another class, in all and of each candidate.
 _PAIRS, _FEWEST, _MOST = 256, 2, 6
-#: Of an image's margin, what is left of it where a region's place shows nothing that the class is recognised by.
-_INTACT = 0.9
+_COLUMNS = ("candidate", "gain", "recognised", "intact", "overruled")
+#: Of an image's margin, what is left of it where a region's place shows nothing that the class is recognised by: where
+#: it is filled in smoothly, and where it shows the image's pixels in random order, which are news to a model.
+_INTACT = {"filled": 0.9, "mixed": 0.5}
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,15 @@ class RegionPairs:
         candidate: (m,), the candidate's row.
         gain: (m,), change of the margin of the candidate's class by its region, less that by the placebo that changes
             it more, in logits.
-        intact: (m,) bool: the image is recognised as it is, and keeps nearly all of its margin where the region's
-            place is filled in smoothly, and where it shows the image's pixels in random order.
+        recognised: (m,) bool: the image is, as it is.
+        intact: (m,) bool: it is, and keeps nearly all of its margin where the region's
+            place is filled in smoothly, and half of it where it shows the image's pixels in random order.
         overruled: (m,): 1 where the region makes the answer the candidate's class, less 1 where a placebo does.
     """
 
     candidate: np.ndarray
     gain: np.ndarray
+    recognised: np.ndarray
     intact: np.ndarray
     overruled: np.ndarray
 
@@ -81,7 +85,7 @@ def region_pairs(
     """
     device = next(model.parameters()).device
     each = min(_MOST, max(_FEWEST, _PAIRS // max(1, len(candidates))))
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("candidate", "gain", "intact", "overruled")}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
     masks = torch.from_numpy(candidates.masks)
     elsewhere = _moved(masks, seed=seed)
     size = max(1, batch_size // each)
@@ -112,9 +116,11 @@ def region_pairs(
             hits = (said["region"] == labels).int()
             by_placebo = ((said["moved"] == labels) | (said["own"] == labels)).int()
             left = {name: margin(logits[name], other_labels) for name in ("plain", "filled", "mixed")}
-            intact = (left["plain"] > 0) & (torch.minimum(left["filled"], left["mixed"]) >= _INTACT * left["plain"])
+            kept = [left[name] >= share * left["plain"] for name, share in _INTACT.items()]
+            intact = (left["plain"] > 0) & kept[0] & kept[1]
             parts["candidate"].append(rows)
             parts["gain"].append((margins["region"] - placebo).numpy())
+            parts["recognised"].append((left["plain"] > 0).numpy())
             parts["intact"].append(intact.numpy())
             parts["overruled"].append((hits - by_placebo).numpy())
     return RegionPairs(**{name: np.concatenate(some) for name, some in parts.items()})
@@ -152,9 +158,10 @@ def cluster_findings(
 
     Returns:
         one entry each, the strongest first: `cluster`, `class`, `size`, `suspicion` (None without evidence); `gain`,
-        in logits, and `overruled`, a share of the images that are recognised without what the region covers (None
-        where there is none), each with `value`, `low`, `high` (95 %, bootstrapped over candidates) and `count`; `p`,
-        and `rate`, the false discovery rate at which the regions do more than placebos; `found`.
+        in logits, and `overruled`, the share of recognised images that are overruled (None where none is recognised;
+        one that is recognised by what the region covers counts as not overruled), each with `value`, `low`, `high`
+        (95 %, bootstrapped over candidates) and `count`; `p`, and `rate`, the false discovery rate at which the
+        regions do more than placebos; `found`.
     """
     found = []
     suspicion = candidates.suspicion
@@ -162,7 +169,8 @@ def cluster_findings(
         rows = np.flatnonzero(candidates.cluster == cluster)
         here = np.isin(pairs.candidate, rows)
         gains = means_of_clusters(pairs.gain[here], pairs.candidate[here])
-        seen = here & pairs.intact
+        seen = here & pairs.recognised
+        overruled = pairs.overruled * pairs.intact
         found.append(
             {
                 "cluster": int(cluster),
@@ -170,9 +178,7 @@ def cluster_findings(
                 "size": len(rows),
                 "suspicion": None if suspicion is None else round(float(suspicion[rows].mean()), 4),
                 "gain": _mean(gains),
-                "overruled": _mean(means_of_clusters(pairs.overruled[seen], pairs.candidate[seen]))
-                if seen.any()
-                else None,
+                "overruled": _mean(means_of_clusters(overruled[seen], pairs.candidate[seen])) if seen.any() else None,
                 "p": sign_test(gains),
             }
         )

@@ -70,7 +70,7 @@ def region_findings(shortcut: float) -> dict[int, dict]:
 
 def test_a_region_that_overrules_what_is_still_to_be_seen_is_found():
     found = region_findings(8.0)
-    assert found[0]["found"] and found[0]["overruled"]["value"] > 0.9 and found[0]["rate"] < 0.05
+    assert found[0]["found"] and found[0]["overruled"]["value"] > 0.5 and found[0]["rate"] < 0.05
     assert not found[1]["found"] and found[1]["rate"] > 0.05  # it does nothing
     assert not found[2]["found"]  # it is what makes the class: it moves the margin, and covers what it overrules
 
@@ -84,7 +84,7 @@ def test_pairs_do_not_depend_on_the_batch_size():
     partners = OtherClassPartners(held_out, held_out.labels.tolist(), ImageCollator(), seed=0)
     chosen = candidates(train, {0: CORNER, 1: LOWER})
     one, other = (region_pairs(chosen, Reading(3.0), train, partners, batch_size=size) for size in (7, 64))
-    for name in ("candidate", "intact", "overruled"):
+    for name in ("candidate", "recognised", "intact", "overruled"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     np.testing.assert_allclose(one.gain, other.gain, atol=1e-5)
 
