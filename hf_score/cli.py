@@ -313,8 +313,8 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num_candidates", type=int, default=40, help="training images per class (default: 40)")
     parser.add_argument("--most_classes", type=int, default=8, help="classes that are looked at (default: 8)")
-    parser.add_argument("--most_images", type=int, default=2000, help="training images scanned (default: 2000)")
-    parser.add_argument("--num_probed", type=int, default=128, help="test images with probes (default: 128)")
+    parser.add_argument("--most_images", type=int, default=1500, help="training images scanned (default: 1500)")
+    parser.add_argument("--num_probed", type=int, default=96, help="test images with probes (default: 96)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
     parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: 32)")
 

@@ -39,6 +39,8 @@ _PASSES_TO_EXPLAIN = 8
 _PARTNERS = 1000
 #: Images of which the interval of a share says something.
 _FEWEST = 10
+#: Where so large a share of flips may have been missed, nothing is said to be absent.
+_TOO_MUCH = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class AuditOptions:
 
     num_candidates: int = 40
     most_classes: int = 8
-    most_images: int = 2000
-    num_probed: int = 128
+    most_images: int = 1500
+    num_probed: int = 96
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -120,7 +122,7 @@ def audit(
             f"The test images of '{data.name}' are of one class, and what regions and marks do is seen in images of "
             "other classes: give test images of two classes or more."
         )
-    about = {"device": workspace.device, "batch_size": workspace.batch_size}
+    about: dict[str, Any] = {"device": workspace.device, "batch_size": workspace.batch_size}
     checked = preprocess(_some(train, classes, options.num_probed, generator), processor)
     logits, seconds = _timed(model, checked.pixel_values, **about)
     _refuse_swapped_classes(logits, checked.labels.numpy(), data.class_names)
@@ -233,7 +235,7 @@ def _exchanged(workspace: Workspace, probed: Any, labels: np.ndarray, partners: 
         return None
     masks = torch.from_numpy(np.stack([regions[row] > 0.5 for row in known]))  # type: ignore[operator]
     images = probed.pixel_values[known]
-    about = {"device": workspace.device, "batch_size": workspace.batch_size}
+    about: dict[str, Any] = {"device": workspace.device, "batch_size": workspace.batch_size}
     return exchange_flips(workspace.loaded.model, images, labels[known], masks, partners, **about)
 
 
@@ -275,20 +277,26 @@ def _summary(clusters: list[dict[str, Any]], probes: list[dict[str, Any]], num_p
             f"“{one['class']}”; with {one['beside']}, {100 * one['placebo']['value']:.0f} %."
             + ("" if one["presence"] is None else f" {_more_like(one)}")
         )
+    differences = [one["difference"] for one in probes if one["difference"]["count"] >= _FEWEST]
+    most = max((max(LEAST_FLIPS, one["high"] - one["value"]) for one in differences), default=1.0)
     if regions or marks:
-        headline = "Shortcuts suspected"
+        outcome, headline = "suspected", "Shortcuts suspected"
         sentences.append(
             f"{wrong[0].upper()}{wrong[1:]}. Whether a region is the object itself, only a person can say: look at "
             "the pictures."
         )
-    else:
-        headline = "No shortcut found"
-        most = max((one["difference"]["high"] for one in probes if one["difference"]["count"] >= _FEWEST), default=1.0)
+    elif most > _TOO_MUCH:
+        outcome, headline = "too few images", "Too few images to tell"
         sentences.append(
-            f"None of {len(clusters)} clusters of regions and of {num_probes} probes does clearly more than its "
-            f"placebo. A probe that flips less than {100 * most:.0f} % of answers could have been missed."
+            "Nothing was found, and little could have been: with so few images a probe that flips "
+            f"{100 * _TOO_MUCH:.0f} % of answers may be missed. Give more test images, or look at more (--num_probed)."
         )
-    outcome = "suspected" if regions or marks else "nothing found"
+    else:
+        outcome, headline = "nothing found", "No shortcut found"
+        sentences.append(
+            f"None of {len(clusters)} clusters of regions and of {num_probes} probes is suspected; a probe that flips "
+            f"less than {100 * most:.0f} % of answers could have been missed."
+        )
     return {"outcome": outcome, "headline": headline, "sentences": sentences, "findings": len(regions) + len(marks)}
 
 

@@ -252,8 +252,8 @@ def probe_findings(
                     "p": p,
                 }
             )
-    rates = false_discovery_rates([one["p"] for one in found])
-    for one, rate in zip(found, rates.tolist(), strict=True):
-        like = one["presence"] is None or one["presence"] >= LEAST_PRESENCE
-        one |= {"rate": rate, "found": bool(rate <= LEVEL and like and one["difference"]["value"] >= least)}
-    return sorted(found, key=lambda one: (not one["found"], -one["difference"]["value"]))
+    rates = false_discovery_rates([entry["p"] for entry in found])
+    for entry, rate in zip(found, rates.tolist(), strict=True):
+        like = entry["presence"] is None or entry["presence"] >= LEAST_PRESENCE
+        entry |= {"rate": rate, "found": bool(rate <= LEVEL and like and entry["difference"]["value"] >= least)}
+    return sorted(found, key=lambda entry: (not entry["found"], -entry["difference"]["value"]))

@@ -20,7 +20,7 @@ __all__ = ["render_badge", "render_card_section", "render_page", "write_audit"]
 
 #: Clusters that are shown, and candidates of each; lines of the table of probes.
 _CLUSTERS, _EACH, _LINES = 6, 8, 24
-_COLOURS = {"nothing found": "#00704a", "suspected": "#a61b1b"}
+_COLOURS = {"nothing found": "#00704a", "suspected": "#a61b1b", "too few images": "#80560a"}
 
 
 def write_audit(folder: str | Path, audit: Audit) -> Path:
@@ -72,7 +72,7 @@ def render_badge(content: Mapping[str, Any]) -> str:
     """A small picture (SVG) with the outcome."""
     summary = content["summary"]
     count = summary["findings"]
-    said = f"{count} finding{'s' * (count != 1)}" if count else "nothing found"
+    said = f"{count} finding{'s' * (count != 1)}" if count else summary["outcome"]
     template = environment(autoescape=True).get_template("audit_badge.svg.jinja")
     return template.render(left="shortcut audit", right=said, colour=_COLOURS[summary["outcome"]])
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import norm
 from torch import Tensor, nn
 
 from ..data.blending import erase, paste
 from ..data.exchange import OtherClassPartners
 from ..data.reading import fetch, pixels_of
 from ..detection import Candidates, SpuriousSamples
-from ..evaluation.intervals import bootstrap, means_of_clusters, percentiles
+from ..evaluation.intervals import Estimate, bootstrap, means_of_clusters, percentiles
 from ..margins import margin
 from ..models import eval_mode
 from .chance import LEVEL, false_discovery_rates, sign_test
@@ -160,7 +161,7 @@ def cluster_findings(
         one entry each, the strongest first: `cluster`, `class`, `size`, `suspicion` (None without evidence); `gain`,
         in logits, and `overruled`, the share of recognised images that are overruled (None where none is recognised;
         one that is recognised by what the region covers counts as not overruled), each with `value`, `low`, `high`
-        (95 %, bootstrapped over candidates) and `count`; `p`, and `rate`, the false discovery rate at which the
+        (95 %, over candidates) and `count`; `p`, and `rate`, the false discovery rate at which the
         regions do more than placebos; `found`.
     """
     found = []
@@ -178,7 +179,7 @@ def cluster_findings(
                 "size": len(rows),
                 "suspicion": None if suspicion is None else round(float(suspicion[rows].mean()), 4),
                 "gain": _mean(gains),
-                "overruled": _mean(means_of_clusters(overruled[seen], pairs.candidate[seen])) if seen.any() else None,
+                "overruled": _share(means_of_clusters(overruled[seen], pairs.candidate[seen])) if seen.any() else None,
                 "p": sign_test(gains),
             }
         )
@@ -186,6 +187,15 @@ def cluster_findings(
         overruled = one["overruled"]
         one |= {"rate": rate, "found": bool(rate <= LEVEL and overruled and overruled["value"] >= least)}
     return sorted(found, key=lambda one: (not one["found"], -(one["overruled"] or {"value": -1.0})["value"]))
+
+
+def _share(differences: np.ndarray) -> dict[str, float | int]:
+    """Of shares from −1 to 1, with an interval like that of `paired_difference`: one more of each extreme, so that it
+    is no point where all are alike."""
+    more = np.append(differences, (1.0, -1.0))
+    reach = norm.ppf(0.975) * float(more.std()) / len(more) ** 0.5
+    value, low, high = (float(v) for v in (differences.mean(), more.mean() - reach, more.mean() + reach))
+    return Estimate(value, max(-1.0, min(value, low)), min(1.0, max(value, high)), len(differences)).described()
 
 
 def _mean(values: np.ndarray) -> dict[str, float | int]:

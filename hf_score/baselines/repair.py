@@ -266,7 +266,7 @@ class RepairTrainer(LastLayerTrainer):
             pairs = chosen.exchanged_with(*partners.draw(chosen.labels.tolist(), some.tolist()))
             taken = [self._features(model, images) for images in (pairs.with_region, pairs.without_region)]
             parts.append(PairFeatures(*taken, pairs.labels, pairs.shortcut_labels))
-        return PairFeatures(*map(torch.cat, zip(*parts, strict=True)))
+        return PairFeatures(*[torch.cat(columns) for columns in zip(*parts, strict=True)])
 
     def _features(self, model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
         model.eval()
