@@ -220,7 +220,7 @@ def probe_findings(
         the false discovery rate at which it is a finding; `found`. A mirrored probe whose placebo flips more stands
         there as its mirror image. Probes and classes without images are left out.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for one in flips:
         for label in classes:
             open_ = (one.labels != label) & (one.plain != label)

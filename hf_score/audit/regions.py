@@ -87,7 +87,7 @@ def region_pairs(
     device = next(model.parameters()).device
     each = min(_MOST, max(_FEWEST, _PAIRS // max(1, len(candidates))))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
-    masks = torch.from_numpy(candidates.masks)
+    masks = torch.from_numpy(np.asarray(candidates.masks[np.arange(len(candidates))]))
     elsewhere = _moved(masks, seed=seed)
     size = max(1, batch_size // each)
     with eval_mode(model), torch.no_grad():
@@ -164,7 +164,7 @@ def cluster_findings(
         (95 %, over candidates) and `count`; `p`, and `rate`, the false discovery rate at which the
         regions do more than placebos; `found`.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     suspicion = candidates.suspicion
     for cluster in np.unique(candidates.cluster):
         rows = np.flatnonzero(candidates.cluster == cluster)

@@ -159,8 +159,8 @@ def best_edit(
     accuracy: Callable[[Tensor, Tensor], float],
     max_loss: float,
 ) -> tuple[Tensor, Tensor, Repaired]:
-    """The edit with the highest estimate among those that cost no more accuracy than allowed; of equals, the one that
-    costs less, then the first. Where none is higher than the present head's, that stays.
+    """The edit with the highest estimate among those that cost no more accuracy than allowed; of equals, the one with
+    the higher accuracy, then the first. Where all are worse than the present head, that stays.
 
     Args:
         weight, bias: (K, D) and (K,), of the present head.
@@ -178,8 +178,8 @@ def best_edit(
     for edit in edits:
         edited = fold(weight, bias, edit, centre=centre)
         score = (estimate(*edited), accuracy(*edited))
-        allowed = score[0] > before[0] and score[1] >= before[1] - max_loss
-        if allowed and (best[2] == "none" or score > best[3]):
+        is_better = score > best[3] or (score == before and best[2] == "none")
+        if is_better and score[1] >= before[1] - max_loss:
             best = (*edited, edit.name, score)
     weight, bias, name, after = best
     return weight, bias, Repaired(name, before[0], after[0], before[1], after[1])
@@ -189,7 +189,7 @@ class RepairTrainer(LastLayerTrainer):
     """Edits the ERM model's last layer by pairs of images that exchanged the samples' regions; nothing is trained.
 
     The edit is chosen by the label-free estimate on samples that made none, among those that cost held-out images no
-    more than `repair_max_loss` points; without a better one the model stays as it is. Ours, of known parts
+    more than `repair_max_loss` points; where all make it worse the model stays as it is. Ours, of known parts
     (`edits_of`).
 
     Supervision: decisions.
@@ -266,7 +266,7 @@ class RepairTrainer(LastLayerTrainer):
             pairs = chosen.exchanged_with(*partners.draw(chosen.labels.tolist(), some.tolist()))
             taken = [self._features(model, images) for images in (pairs.with_region, pairs.without_region)]
             parts.append(PairFeatures(*taken, pairs.labels, pairs.shortcut_labels))
-        return PairFeatures(*[torch.cat(columns) for columns in zip(*parts, strict=True)])
+        return PairFeatures._make(map(torch.cat, zip(*parts, strict=True)))
 
     def _features(self, model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
         model.eval()

@@ -55,7 +55,7 @@ def repair_run(folder: str | os.PathLike[str], *, max_loss: float = 1.0, say: Ca
         trainer.train()
     repaired = trainer.repaired
     assert repaired is not None
-    if repaired.name == "none":
+    if repaired.estimate_after <= repaired.estimate_before:
         raise HFScoreError(
             f"no edit of the last layer raises the label-free estimate of {repaired.estimate_before:.3f} at a cost of "
             f"at most {max_loss:g} points of held-out accuracy: it is in the representation itself, so train "

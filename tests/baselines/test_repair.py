@@ -127,4 +127,5 @@ def test_an_edit_that_costs_too_much_or_helps_nothing_is_refused():
         max_loss=0.5,
     )
     assert repaired.name == "none" and weight is GOES_BY_REGION and bias is NO_BIAS
-    assert chosen(1.0, estimate=lambda w, b: 0.5)[2].name == "none"
+    worse = chosen(1.0, estimate=lambda w, b: 1.0 if w is GOES_BY_REGION else 0.5)
+    assert worse[2].name == "none" and worse[0] is GOES_BY_REGION
