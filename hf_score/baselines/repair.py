@@ -264,8 +264,8 @@ class RepairTrainer(LastLayerTrainer):
         for some in draws.split(max(1, self.args.per_device_eval_batch_size // 4)):
             chosen = samples.to("cpu")[some % len(samples)]
             pairs = chosen.exchanged_with(*partners.draw(chosen.labels.tolist(), some.tolist()))
-            taken = [self._features(model, images) for images in (pairs.with_region, pairs.without_region)]
-            parts.append(PairFeatures(*taken, pairs.labels, pairs.shortcut_labels))
+            having, lacking = (self._features(model, some) for some in (pairs.with_region, pairs.without_region))
+            parts.append(PairFeatures(having, lacking, pairs.labels, pairs.shortcut_labels))
         return PairFeatures._make(map(torch.cat, zip(*parts, strict=True)))
 
     def _features(self, model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
