@@ -133,6 +133,12 @@ def make_parser() -> argparse.ArgumentParser:
         return step
 
     _add_review(add("review", "judge a run's candidates in the browser", _review))
+    _add_audit(
+        add("audit", "look for shortcuts in a trained model: no training, no group labels, ten minutes", _audit)
+    )
+    _add_repair(
+        add("repair", "edit the last layer of a run's starting model by its samples, without training", _repair)
+    )
     _add_push(add("push", "put a run's debiased model on the Hub", _push))
     _add_card(add("card", "write a run's model card and its pictures, as push makes them", _card))
     _add_push_metric(add("push-metric", "put the evaluate metric on the Hub, as a Space", _push_metric))
@@ -291,6 +297,56 @@ def _data_of(folder: Path) -> Callable[[bool], Any] | None:
 
             return partial(data_of_run, place)
     return None
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="Hub id, local folder, or timm name of a trained classifier")
+    parser.add_argument("--dataset", required=True, help="Hub id, local folder of images, or registered data set")
+    parser.add_argument("--output_dir", type=Path, help="folder to write (default: audits/ and the model's name)")
+    parser.add_argument("--weights", metavar="FILE", help="local safetensors weights for a timm name")
+    parser.add_argument("--image_size", type=int, metavar="PIXELS", help="input size (default: the model's)")
+    parser.add_argument("--class_names", nargs="+", metavar="NAME", help="names of the classes 0, 1, ...")
+    parser.add_argument("--label_column", help="column of the labels, if not 'label'")
+    parser.add_argument("--masks", metavar="FOLDER", help="masks of a region to exchange, such as the background")
+    parser.add_argument(
+        "--invert_masks", action="store_true", help="the masks show the object, the region is the rest"
+    )
+    parser.add_argument("--num_candidates", type=int, default=40, help="training images per class (default: 40)")
+    parser.add_argument("--most_classes", type=int, default=8, help="classes that are looked at (default: 8)")
+    parser.add_argument("--most_images", type=int, default=1500, help="training images scanned (default: 1500)")
+    parser.add_argument("--num_probed", type=int, default=96, help="test images with probes (default: 96)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: 32)")
+
+
+def _audit(
+    model: str, num_candidates: int, most_classes: int, most_images: int, num_probed: int, seed: int, **rest: Any
+) -> None:
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # which tqdm reads when it is imported
+    from .audit import AuditOptions, run_audit
+
+    options = AuditOptions(
+        num_candidates=num_candidates,
+        most_classes=most_classes,
+        most_images=most_images,
+        num_probed=num_probed,
+        seed=seed,
+    )
+    print(run_audit(model, options=options, **rest))
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose samples have been decided on")
+    parser.add_argument(
+        "--max_loss", type=float, default=1.0, help="points of held-out accuracy it may cost (default: 1)"
+    )
+
+
+def _repair(run: Path, max_loss: float) -> None:
+    from .pipeline.repair import repair_run
+
+    print(repair_run(run, max_loss=max_loss))
 
 
 def _add_push(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,8 @@ NEEDED = {
     "hf_score/py.typed",
     CARD_TEMPLATE,
     "hf_score/report/templates/report.html.jinja",
+    "hf_score/report/templates/style.css",
+    "hf_score/report/templates/audit.html.jinja",
     "hf_score/review/templates/export.html.jinja",
     "hf_score/review/templates/served.html.jinja",
     "hf_score/publishing/templates/app.py",

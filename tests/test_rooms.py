@@ -13,7 +13,7 @@ ROOT = Path(hf_score.__file__).parent
 ROOMS = (
     *("errors", "files", "renamed", "hub_errors", "margins", "provenance", "data.registry", "data", "models"),
     *("attribution", "detection", "evaluation", "report", "publishing", "training", "baselines", "review"),
-    *("pipeline", "bench", "cli", "__main__"),
+    *("pipeline", "audit", "bench", "cli", "__main__"),
 )
 MOST_LOOSE_MODULES = 9
 LONGEST = {ast.ClassDef: 300, ast.FunctionDef: 80, ast.AsyncFunctionDef: 80}

@@ -27,6 +27,7 @@ from .lff import LfFConfig, LfFTrainer
 from .masktune import MaskTuneConfig, MaskTuneTrainer
 from .neurontune import NeuronTuneConfig, NeuronTuneTrainer
 from .prusc import PruSCConfig, PruSCTrainer
+from .repair import RepairConfig, RepairTrainer
 from .reweighting import ReweightingTrainer
 from .rr_clarc import RRClArCConfig, RRClArCSamplesTrainer, RRClArCTrainer
 from .rrr import RRRConfig, RRRTrainer
@@ -89,6 +90,8 @@ __all__ = [
     "RRClArCTrainer",
     "RRRConfig",
     "RRRTrainer",
+    "RepairConfig",
+    "RepairTrainer",
     "ReweightingTrainer",
     "SAEMutingConfig",
     "SAEMutingTrainer",
@@ -130,6 +133,7 @@ BASELINES: dict[str, type[BaselineTrainer]] = {
         RRClArCSamplesTrainer,
         SAEMutingTrainer,
         CopiesTrainer,
+        RepairTrainer,
         RRRTrainer,
         CDEPTrainer,
         EnergyTrainer,

@@ -9,7 +9,7 @@ same class, which is no news. What the placebos lose is not the region's doing. 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +88,10 @@ class Estimates:
         Args:
             model: an image classifier; it is measured in eval mode and left as it was.
         """
-        answers = self.answers(model)
+        return self.of_answers(self.answers(model))
+
+    def of_answers(self, answers: Mapping[str, Answers]) -> dict[str, float]:
+        """Each of `names`, of answers to all `pictures` by their names."""
         plain = _by_class(answers["plain"])
         found: dict[str, float] = {}
         for placebo in self._placebos:
@@ -109,13 +112,13 @@ class Estimates:
         """How a model answers all pictures: `plain`, and by what was done: `paste cut`, `paste cut_moved`, ..."""
         parts: dict[str, list[Answers]] = defaultdict(list)
         with eval_mode(model), torch.no_grad():
-            for name, pictures, labels in self._pictures():
+            for name, pictures, labels in self.pictures():
                 logits = [model(pixel_values=some).logits for some in pictures.split(self._batch_size)]
                 parts[name].append(Answers(labels.cpu(), torch.cat(logits).argmax(1).cpu() == labels.cpu()))
         return {name: Answers(*map(torch.cat, zip(*some, strict=True))) for name, some in parts.items()}
 
-    def _pictures(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """What is shown to a model: a name, images (n, 3, H, W), and their classes (n,)."""
+    def pictures(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """What is shown to a model: a name, images (n, 3, H, W), and their classes (n,); the same in every call."""
         count = len(self._samples)
         draws = torch.arange(count * max(_PAIRS_PER_SAMPLE, -(-_PAIRS // count)))
         self._keep_partners(draws.tolist(), self._samples.labels[draws % count].tolist())

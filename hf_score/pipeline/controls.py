@@ -26,7 +26,9 @@ def methods_of(config: SCOREConfig, *, controls: bool) -> list[str]:
     """The methods of a run: without `controls` ERM and SCORE alone."""
     if not controls:
         return ["erm", "score"]
-    without = {"random_neurons"} if config.score_form == "exchange" else set()
+    without = {"repair"}  # no training: `hf-score repair` makes it
+    if config.score_form == "exchange":
+        without.add("random_neurons")
     if config.exchange_weight == 0:
         without.add("exchange_only")
     return [key for key in METHODS if key not in without]

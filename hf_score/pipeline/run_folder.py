@@ -108,11 +108,12 @@ def inputs_of(
         erm_is_trained: whether the starting model is trained here, or taken as it came.
         decisions: `Selection.digest` of what was decided, for what is made after that.
     """
-    part = "model" if part in METHODS and part != "erm" else part
+    part = "model" if part in METHODS and part not in ("erm", "repair") else part
     made_from = {
         "erm": ("erm",),
         "candidates": ("erm", "candidates"),
         "selection.json": ("erm", "candidates", "selection.json"),
+        "repair": ("erm", "candidates"),  # nothing is trained
         "model": ("erm", "candidates", "model"),
         "results.json": ("erm", "candidates", "model", "results.json"),
     }[part]

@@ -20,7 +20,7 @@ from .redact import redact
 from .summary import summarise, table_cells
 from .templating import environment, how_decided, which_lambda
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["data_uri", "render_report", "write_report"]
 
 #: Key prefixes of figures, the section they go to, and what a reader who cannot see them reads.
 SECTIONS = {
@@ -123,7 +123,7 @@ def _sections(figures: Mapping[str, tuple[Image.Image, str]]) -> tuple[dict[str,
         section, alt = SECTIONS[prefix] if prefix else ("others", "Picture, described below.")
         which = key.removeprefix(prefix or "").strip("/_ ")
         alt = f"{which}: {alt}" if which else alt
-        source = _data_uri(image)
+        source = data_uri(image)
         if len(source) > room:
             left_out = True
             continue
@@ -139,7 +139,7 @@ def _by_name(counts: Any, dataset: Mapping[str, Any]) -> dict[str, int] | None:
     return dict(zip(dataset.get("group_names") or (), counts, strict=False))
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
     """PNG, or JPEG where a PNG of photographs would make the page heavy."""
     kind, content = "png", png_bytes(image)
     if len(content) > PNG_LIMIT:

@@ -23,7 +23,7 @@ class Method:
         label: its name for readers, of the paper's form where it has one: `called`.
         supervision: what it needs to know, for the column of that name.
         colour: of its bars and curves, from Okabe and Ito's palette, which stays apart for colour-blind readers: greys
-            for what was there before, muted colours for controls, blue for SCORE.
+            for what was there before, muted colours for controls, green for the repair, blue for SCORE.
         is_control: whether SCORE has to be better than this for its samples to be what helps.
         meaning: what follows where it does as well as SCORE; the rest of a sentence that begins with "So".
     """
@@ -40,7 +40,7 @@ class Method:
         return self.label.replace("SCORE", FORMS.get(form or "", "SCORE"))
 
 
-#: By key, in the order of the tables: what was there before, then the controls, then SCORE.
+#: By key, in the order of the tables: what was there before, the controls, the repair without training, then SCORE.
 METHODS = {
     method.key: method
     for method in (
@@ -81,6 +81,7 @@ METHODS = {
             "#cc79a7",
             meaning="which neurons are penalised does not matter here",
         ),
+        Method("repair", "repair, no training", "class labels + decisions", "#009e73", is_control=False),
         Method("score", "SCORE", "class labels + decisions", "#0072b2", is_control=False),
     )
 }

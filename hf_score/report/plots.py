@@ -30,7 +30,7 @@ MUTED = "#6e747d"
 WORST = "#c1121f"
 #: More would be too thin to read.
 MOST_GROUPS = 16
-SPARE_COLOURS = ("#009e73", "#d55e00")
+SPARE_COLOURS = ("#d55e00", "#7f5f00")
 
 
 def group_bars(results: Mapping[str, Any]) -> Image.Image:

@@ -10,8 +10,8 @@ from hf_score.pipeline.controls import METHODS
 from hf_score.review import CandidateTable, DecisionStore
 from hf_score.review.layout import lay_out
 
-#: Named in the table, and not there unless `--controls` is given; other tests make them.
-CONTROLS = {f"{method}/" for method in METHODS} - {"erm/", "score/"}
+#: Named in the table, and not there unless `--controls` is given, or without `hf-score repair`; other tests make them.
+CONTROLS = {f"{method}/" for method in METHODS} - {"erm/", "score/"} | {"repair.json"}
 
 
 def named() -> list[str]:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import pipeline
 
 from hf_score import SCOREConfig
@@ -150,6 +152,37 @@ def test_without_masks_a_person_decides_on_the_review_page_and_the_run_goes_on(t
     for shown in places:
         assert sentence in shown.replace("\u00a0", " ") and "too few pictures for a verdict" in shown
         assert "cannot be judged" not in shown
+
+
+def test_a_repair_without_training_is_a_stock_checkpoint_and_a_row_of_the_report(copied, capsys):
+    run, _ = copied
+    assert main(["repair", str(run)]) == 0
+    record, said = json.loads((run / "repair.json").read_text()), capsys.readouterr().out
+    assert record["edit"] != "none" and record["estimate_after"] > record["estimate_before"]
+    assert record["accuracy_after"] >= record["accuracy_before"] - 0.01 and str(run / "repair") in said
+    before, after = ({**load_file(run / name / "model.safetensors")} for name in ("erm", "repair"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and len(changed) == 2  # weight and bias of the head
+    answer = pipeline("image-classification", model=str(run / "repair"))(Image.new("RGB", (32, 32)))
+    assert {entry["label"] for entry in answer} == {"pullover", "shirt"}
+    assert main(["evaluate", str(run)]) == 0 and main(["report", str(run)]) == 0
+    assert list(json.loads((run / "results.json").read_text())["methods"]) == ["erm", "repair", "score"]
+    assert "repair, no training" in (run / "report" / "index.html").read_text()
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_repair_that_cannot_be_is_refused_in_a_sentence(copied, tmp_path, capsys):
+    run, _ = copied
+    for words, told in (
+        (["repair", str(tmp_path / "nowhere")], "has no run.yaml"),
+        (["repair", str(run), "--max_loss", "-1"], "max_loss is -1.0"),
+    ):
+        assert main(words) == 2
+        assert told in capsys.readouterr().err
+    (run / "selection.json").unlink()
+    assert main(["repair", str(run)]) == 2
+    assert "has no selection.json yet" in capsys.readouterr().err
+    assert not (run / "repair").exists()
 
 
 def test_a_proposal_decides_only_when_asked_and_is_marked(tmp_path):
