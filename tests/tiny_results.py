@@ -60,13 +60,14 @@ RESULTS: dict[str, Any] = {
         "citation": "@misc{pets}",
         "counts": {"train": 105, "held_out": 15, "test": 80},
     },
-    "config": {"score_lambda": 3.0, "learning_rate": 1e-4, "allow_group_oracle": False},
+    "config": {"score_lambda": 3.0, "score_form": "exchange", "learning_rate": 1e-4, "allow_group_oracle": False},
     "seeds": [0],
     "selection": {
         "decided_by": "person",
         "kept_by": "person",
         "classes": {"cat": 10, "dog": 0},
         "candidates": {"cat": 20, "dog": 20},
+        "shortcuts": {"cat": ["a *red* tag"]},
     },
     "methods": {
         "erm": {"label": "ERM", "supervision": "class labels", "runs": [_run()]},
@@ -84,6 +85,7 @@ RESULTS: dict[str, Any] = {
                     },
                     train_seconds=4.0,
                     score_lambda=3.0,
+                    score_form="exchange",
                     lambda_estimates=[[1.0, 0.5], [3.0, 0.6]],
                     weights_sha256="ab" * 32,
                 )

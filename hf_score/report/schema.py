@@ -105,6 +105,7 @@ class _Selection(TypedDict, total=False):
     kept_by: _Name
     classes: dict[_Name, Index]
     candidates: dict[_Name, Index]
+    shortcuts: dict[_Name, list[_Name]]
 
 
 class _Point(TypedDict, total=False):

@@ -70,5 +70,5 @@ def test_a_card_replaces_nothing_else(run_folder, tmp_path, capsys):
     assert "holds something else than a card: give a new or empty folder." in capsys.readouterr().err
     (run_folder / "results.json").unlink()
     assert main(["card", str(run_folder), "--output_dir", str(tmp_path / "new")]) == 2
-    assert "There is no" in capsys.readouterr().err
+    assert "there is no results file" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").is_file() and not (tmp_path / "new").exists()

@@ -241,7 +241,7 @@ def test_incomplete_runs(run_folder, tmp_path):
     with pytest.raises(HFScoreError, match="There is no run at"):
         push_run(tmp_path / "nowhere", "tester/m", token="t")
     (run_folder / "results.json").write_text("{")
-    with pytest.raises(HFScoreError, match=r"results.json is not JSON"):
+    with pytest.raises(HFScoreError, match=r"results.json cannot be read as JSON"):
         push_run(run_folder, "tester/m", token="t")
     (run_folder / "model" / "model.safetensors").unlink()
     with pytest.raises(HFScoreError, match="holds no checkpoint"):

@@ -61,9 +61,11 @@ def made_candidates() -> Candidates:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Make a run whose candidates `idx` were kept as spurious-positive."""
+    """Make a run whose candidates `idx` were kept as spurious-positive, and their shortcut given a name."""
 
-    def make(idx: Iterable[int] = (), *, dataset: str = "fashion_patch", seeds: bool = False) -> Path:
+    def make(
+        idx: Iterable[int] = (), *, dataset: str = "fashion_patch", seeds: bool = False, shortcut: str = ""
+    ) -> Path:
         run = tmp_path / "runs" / "mine"
         home = run / "seed-0" if seeds else run
         shutil.copytree(EXAMPLE / "original", home / "erm")
@@ -72,7 +74,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         arguments = {"dataset": dataset, "seed": 0, "held_out": 0.15, "drop_minority": False}
         (run / "run.json").write_text(json.dumps(arguments))
         made_candidates().save(home / "candidates")
-        decisions = tuple(Decision(i, 0, "spurious", "person") for i in idx)
+        decisions = tuple(Decision(i, 0, "spurious", "person", shortcut=shortcut) for i in idx)
         Selection(decisions, "data", "model").save(home / "selection.json")
         return run
 

@@ -81,7 +81,8 @@ def test_the_readme_says_what_the_run_shows_and_names_stay_text(make_run, tmp_pa
     after = {**entry, "change": {"inserted": {**figure, "low": -0.4, "high": -0.2}}, "class_change": {}}
     runs = [{"seed": 0, "metrics": {"accuracy": 0.5}, "verdict": verdict} for verdict in (entry, after)]
     methods = {"erm": {"runs": runs[:1]}, "score": {"runs": runs[1:]}}
-    results = {"dataset": {"class_names": ["a", "b"]}, "selection": {"decided_by": "person"}, "methods": methods}
+    about = {"model": {"name": "m"}, "dataset": {"name": "d", "class_names": ["a", "b"]}}
+    results = {**about, "selection": {"decided_by": "person"}, "methods": methods}
     results["methods"]["random_samples"] = {"label": "*x*", "runs": runs[1:]}
     (run / "results.json").write_text(json.dumps(results))
     readme = (make_space(run, tmp_path / "space") / "README.md").read_text()
@@ -107,16 +108,18 @@ def test_models_examples_and_patch_come_from_the_run(make_run, tmp_path, seeds):
     assert "Zalando" in (folder / "examples" / "README.md").read_text()  # the licence's notice
     patch = np.asarray(Image.open(folder / "patch.png"))
     assert patch.shape == (5, 5, 4) and (patch == (255, 40, 40, 255)).all()
-    assert about["patch"] == {"file": "patch.png", "label": "pullover", "size": 0.1562, "left": 0.1719, "top": 0.1719}
+    where = {"size": 0.1562, "left": 0.1719, "top": 0.1719}
+    assert about["patch"] == {"file": "patch.png", "name": "", "label": "pullover", **where}
 
 
 def test_where_the_data_set_knows_no_region_the_mask_cuts_out_the_patch(make_run, tmp_path):
-    folder = make_space(make_run([WITHOUT]), tmp_path / "space")
+    folder = make_space(make_run([WITHOUT], shortcut="a *red* corner"), tmp_path / "space")
     image = np.asarray(made_candidates().images[1])
     patch = np.asarray(Image.open(folder / "patch.png"))
     assert (patch[..., :3] == image[10:16, 20:24]).all() and (patch[..., 3] == 255).all()
     about = settings(folder)["patch"]
-    assert about == {"file": "patch.png", "label": "shirt", "size": 0.1875, "left": 0.6875, "top": 0.4062}
+    where = {"size": 0.1875, "left": 0.6875, "top": 0.4062}
+    assert about == {"file": "patch.png", "name": r"a \*red\* corner", "label": "shirt", **where}
 
 
 @pytest.mark.parametrize("dataset", ["waterbirds", "/home/ann/secret/birds"])
