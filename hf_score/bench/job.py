@@ -293,9 +293,9 @@ class Job:
                 fields["num_train_epochs"] = self._epochs_within(cell, cell.image_passes)
             trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
         except InactiveError:  # nothing was trained, which is a finding and no failure
-            model = self.start(cell.trainer_class.initial_model)
-            watch.add(model, epoch=0.0, selection=None)
-            return model, {"penalty_start": 0.0}
+            untrained = self.start(cell.trainer_class.initial_model)
+            watch.add(untrained, epoch=0.0, selection=None)
+            return untrained, {"penalty_start": 0.0}
         gates = trainer.gates()
         if not watch.rows:  # a method that has a model at its end alone
             trainer.evaluate()

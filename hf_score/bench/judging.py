@@ -57,8 +57,8 @@ class Judge:
         labels, regions = test.labels.tolist(), None
         if samples is not None:
             collate = ImageCollator(workspace.processor)
-            about = {"collate": collate, "held_out": enough, "device": workspace.device, "seed": seed}
-            regions = JudgedRegions(samples, test, labels, **about)
+            about: dict[str, Any] = {"held_out": enough, "device": workspace.device, "seed": seed}
+            regions = JudgedRegions(samples, test, labels, collate=collate, **about)
         self._verdicts = Verdicts(regions, labels, workspace.data.class_names)
         self._verdicts(start.eval(), logits(start))
         self._all: Estimates | None = None

@@ -2,6 +2,7 @@
 
 from .base_config import BaseConfig
 from .base_trainer import BaseTrainer
+from .grids import grid_points
 from .penalties import BothPenalties, MarginPenalty, NeuronPenalty, Penalty
 from .score_config import SCOREConfig
 from .score_trainer import SCORETrainer
@@ -17,4 +18,5 @@ __all__ = [
     "SCOREConfig",
     "SCORETrainer",
     "Supervision",
+    "grid_points",
 ]

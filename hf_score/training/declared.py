@@ -17,7 +17,7 @@ class Declared:
     title: ClassVar[str] = "ERM"
     #: Counts up when the method comes to another result with the same configuration: benchmarks then run it again.
     version: ClassVar[int] = 1
-    #: Fields → values of the declared grid (`hf_score.training.grids.grid_points`).
+    #: Fields → values of the declared grid (`hf_score.training.grid_points`).
     grid: ClassVar[dict[str, list[Any]]] = {}
     #: What each of `gates` has to be, such as `">= 0.1"`, for a run to count as one in which the method did something.
     wanted_gates: ClassVar[dict[str, str]] = {}

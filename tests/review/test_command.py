@@ -40,7 +40,10 @@ def test_takes_a_free_port_where_its_own_is_taken_and_ends_by_ctrl_c(run, taken)
     with open(source) as said:
         assert said.readline() == f"Port {taken} is taken: the page gets another one.\n"
         address = said.readline().split(" at ")[1].split()[0]
-    with build_opener(ProxyHandler({})).open(address, timeout=300) as reply:
+    browser = build_opener(ProxyHandler({}))
+    with browser.open(address, timeout=300) as reply:
+        assert b'src="served.js"' in reply.read()
+    with browser.open(f"{address}served.js", timeout=300) as reply:
         assert b"startReview" in reply.read()
     assert address.startswith("http://127.0.0.1:") and address != f"http://127.0.0.1:{taken}/"
     os.kill(process.pid, signal.SIGINT)
@@ -67,7 +70,8 @@ def test_a_wrong_folder_is_refused_before_the_port_is_looked_at(run, taken, tmp_
     assert "decided for another data set" in refused(capsys, run, *options)
     about = run / "candidates" / "candidates.json"
     about.write_text(about.read_text().replace("candidates/2", "candidates/1"))
-    assert "scan again with this version" in refused(capsys, run, *options)
+    said = refused(capsys, run, *options)
+    assert "has schema 'hf-score/candidates/1'" in said and "run the scan again" in said
     assert (run / "selection.json").exists()
 
 
