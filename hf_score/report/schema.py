@@ -154,3 +154,12 @@ def check_results(results: dict[str, Any], *, where: str) -> None:
     as_type(results, _Results, where=f"{where} is no results file", advice=_ADVICE)
     if (schema := results.get("schema", RESULTS_SCHEMA)) != RESULTS_SCHEMA:
         raise HFScoreError(f"{where} has schema {schema!r} instead of {RESULTS_SCHEMA!r}: {_ADVICE}.")
+    dataset = results["dataset"]
+    names, counts = dataset.get("group_names"), dataset.get("train_group_counts")
+    if names and counts and len(names) != len(counts):
+        raise HFScoreError(f"{where} has {len(names)} groups and {len(counts)} counts of them: {_ADVICE}.")
+    for key, method in results["methods"].items():
+        for run in method["runs"]:
+            verdict = run.get("verdict") or {}
+            if verdict.get("figures", {}).keys() & {"inserted", "removed"} and "samples" not in verdict:
+                raise HFScoreError(f"{where} says of {key} what regions do, and not of how many samples: {_ADVICE}.")
