@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from ..evaluation.intervals import LEVEL, Estimate, share
+from ..report.conclusions import region_outcome
 from .measured import Tests
 
 __all__ = ["CHANGES", "OUTCOMES", "agreement", "cross_table", "false_improved", "outcomes_of"]
@@ -52,8 +53,13 @@ def outcomes_of(rows: pd.DataFrame, tests: Tests) -> pd.DataFrame:
 
 
 def _outcome(verdict: object) -> str | None:
-    """The verdict's word; None where there is no verdict."""
-    outcome = json.loads(verdict).get("outcome") if isinstance(verdict, str) else None
+    """The verdict's word, by the present rule where the figures are there; None where there is no verdict, or one
+    without the figure that the rule goes by."""
+    said = json.loads(verdict) if isinstance(verdict, str) else {}
+    if "inserted" in said.get("change", {}):
+        outcome = region_outcome(said) if "lowest" in said["change"] else None
+    else:
+        outcome = said.get("outcome")
     return outcome if outcome is None or outcome in CHANGES else "unknown"
 
 
