@@ -66,7 +66,7 @@ how it is trained out
   --score_lambda LAMBDA           weight of the penalty (default: 3)
   --lambdas A B ...               several, to choose from without group labels
   --score_forms A B ...           several forms, to choose from without group labels
-  --num_train_epochs EPOCHS       of fine-tuning (default: 3); with --patience, the most
+  --num_train_epochs EPOCHS       of fine-tuning; with --patience, the most (default: 3)
   --patience N                    stop when N epochs have not raised the label-free estimate
   --controls                      also run the controls, to see what makes the change
   --num_seeds N                   repeat with so many seeds

@@ -22,10 +22,11 @@ __all__ = ["chosen", "chosen_runs", "dataset_table", "overview", "render_tables"
 
 ORACLE, OLDER = "†", "‡"
 NOTE = (
-    "Mean ± standard deviation over seeds, in %. Every figure is of the evaluation with the best label-free estimate; "
+    "Mean ± standard deviation over seeds, in %. Every figure is of the evaluation with the best label-free estimate. "
     "Of a grid's points each half of the seeds takes the one that is best on the other half. "
     f"{ORACLE} is chosen by the worst group of a validation set with group labels instead, which only an oracle has. "
-    f"{OLDER}: rows of older code, which kept no logits, so that they have no interval. "
+    f"{OLDER}: rows of older code, which kept no logits, so that they have no interval; of a grid each "
+    "seed took its own best point. "
     "*95 % interval*: of the worst group's mean, over seeds and test images (of one seed over images alone). "
     "*Balanced*: mean of the classes' accuracies. *AUROC*: among images with the same value of the attribute, "
     "mean over its values. *Average*: accuracy over all test images. "
