@@ -245,8 +245,8 @@ class JudgedRegions:
         """What a model in eval mode says of all pictures."""
         model.to(self._device)
         of_samples = torch.cat([self._answer(model, x) for x in self.samples.pixel_values.split(self._batch_size)])
-        names = ("plain", "inserted", "random_inserted", "blended_inserted", "removed", "random_removed")
-        names += ("blended_removed",)
+        names = ["plain", "inserted", "random_inserted", "blended_inserted"]
+        names += ["removed", "random_removed", "blended_removed"]
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
         for pairs in torch.arange(len(self)).split(max(1, self._batch_size // len(names))):
             hosts, chosen = self._host_images(pairs.tolist()), self.samples[self._rows[pairs]]

@@ -110,7 +110,7 @@ class Workspace:
     # ---- Explaining ----
 
     def explaining(
-        self, *, layer: str, mask_share: float, mask_area: float, object_share: float | None = None
+        self, *, layer: str | int, mask_share: float, mask_area: float, object_share: float | None = None
     ) -> dict[str, Any]:
         """How candidates are explained and masked: keywords of `find_candidates` and `explain_hits`."""
         return {

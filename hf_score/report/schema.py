@@ -108,6 +108,14 @@ class _Selection(TypedDict, total=False):
     shortcuts: dict[_Name, list[_Name]]
 
 
+class _Config(TypedDict, total=False):
+    """The options that say which form of SCORE it was, the first two under their names of before."""
+
+    score_penalised: _Name | None
+    score_penalty: _Name | None
+    score_form: _Name | None
+
+
 class _Point(TypedDict, total=False):
     """A point of the curves, or in the last one what else is known of a training."""
 
@@ -128,7 +136,7 @@ class _Results(TypedDict):
     versions: NotRequired[dict[str, str]]
     hardware: NotRequired[_Name]
     git_commit: NotRequired[_Name | None]
-    config: NotRequired[dict[str, Any]]
+    config: NotRequired[_Config]
     seeds: NotRequired[list[Index]]
     selection: NotRequired[_Selection | None]
     history: NotRequired[dict[_Name, list[_Point]]]

@@ -97,14 +97,14 @@ def found() -> Candidates:
 
 
 def test_a_candidate_sheet_is_the_contact_sheet_of_a_class_with_what_was_decided(found):
-    images, heatmaps, masks = (array[1:] for array in candidates())
+    images, heatmaps, masks = (array[[2, 1]] for array in candidates())  # the kept one first
     made = candidate_sheet(found, label=1, selection=found.select([2]))
     expected = contact_sheet(
         images,
         heatmaps,
         masks,
-        captions=["#8  logit 2.0", "#9  logit 3.0"],
-        kept=[False, True],
+        captions=["#9  logit 3.0", "#8  logit 2.0"],
+        kept=[True, False],
         title="malignant: original, masked, heatmap",
     )
     assert made == expected

@@ -78,7 +78,7 @@ def test_the_readme_says_what_the_run_shows_and_names_stay_text(make_run, tmp_pa
         "classes": {},
         "samples": {"count": 9, "held_out": True},
     }
-    after = {**entry, "change": {"inserted": {**figure, "low": -0.4, "high": -0.2}}, "class_change": {}}
+    after = {**entry, "change": {"lowest": {**figure, "low": 0.2, "high": 0.6}}, "class_change": {}}
     runs = [{"seed": 0, "metrics": {"accuracy": 0.5}, "verdict": verdict} for verdict in (entry, after)]
     methods = {"erm": {"runs": runs[:1]}, "score": {"runs": runs[1:]}}
     about = {"model": {"name": "m"}, "dataset": {"name": "d", "class_names": ["a", "b"]}}
