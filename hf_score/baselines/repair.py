@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -201,6 +201,10 @@ class RepairTrainer(LastLayerTrainer):
     supervision_kinds = ("samples",)
     config_class = RepairConfig
     args: RepairConfig  # type: ignore[assignment]
+    grid: ClassVar[dict[str, list[Any]]] = {
+        "repair_max_loss": [0.5, 1.0, 2.0, 5.0],
+        "repair_held_out_share": [0.25, 0.5],
+    }
     #: What was chosen; None before `train`.
     repaired: Repaired | None = None
 

@@ -61,7 +61,7 @@ class PlanContent(TypedDict, total=False):
     datasets: dict[_Name, _Dataset]
     models: dict[_Name, _Model]
     methods: list[_Method]
-    contrasts: list[dict[str, str | int | float | list[str]]]
+    contrasts: Any  # `contrasts_of` knows
     evaluations: _Count
     about: str
     draws: _Count

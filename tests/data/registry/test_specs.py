@@ -72,7 +72,7 @@ def test_sources_that_do_not_go_together(tmp_path, image_folder):
         load_data(image_folder(), data_dir=tmp_path)
     with pytest.raises(DataError, match="'fashion_patch' is included in hf-score"):
         load_data("fashion_patch", data_dir=tmp_path)
-    (tmp_path / "build.json").write_text('{"benchmark": "nothing"}')
+    (tmp_path / "build.json").write_text('{"benchmark": "nothing", "counts": {}}')
     with pytest.raises(DataError, match=r"no record of a build \(there is no benchmark 'nothing'\)"):
         load_data(tmp_path)
 
