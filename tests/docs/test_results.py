@@ -7,10 +7,16 @@ from documents import ROOT
 from scipy.stats import t
 
 from hf_score.bench import Plan, RowFile, rows_of
+from hf_score.bench.measured import Tests
 from hf_score.bench.tables import chosen_runs, dataset_table, render_tables
 
 #: A plan and the folder of its tables.
-PLANS = {"main": "evidence/results", "full": "evidence/results/full"}
+PLANS = {
+    "main": "evidence/results",
+    "full": "evidence/results/full",
+    "protocol": "evidence/results/protocol",
+    "search": "evidence/results/search",
+}
 #: What the page calls a set and a model of full.yaml.
 SETS = {"Fashion 95 %": "fashion", "ISIC patches": "isic", "birds 95 %": "birds95", "birds 100 %": "birds100"}
 MODELS = {
@@ -29,7 +35,8 @@ def plan_and_rows(name):
 @pytest.mark.parametrize("name", PLANS)
 def test_the_page_of_results_is_made_from_the_rows(name):
     page = (ROOT / "docs" / PLANS[name] / "tables.md").read_text(encoding="utf-8")
-    assert render_tables(*plan_and_rows(name)) in page
+    plan, rows = plan_and_rows(name)
+    assert render_tables(plan, rows, tests=Tests.beside(plan.path.with_suffix(".parquet"))) in page
 
 
 def table_of(heading):

@@ -137,6 +137,7 @@ def test_judged_by_keyboard_undone_and_still_there_after_a_reload(page, served):
     assert "no candidates" in page.locator(".class").nth(2).inner_text()
     page.keyboard.press("z")
     wait_for(lambda: verdicts(run) == {1: ("spurious", "")})
+    status(page, "Taken back.")  # the page knows too
     page.keyboard.press("Shift+C")
     filled = {**dict.fromkeys(cluster, ("core", "")), 1: ("spurious", ""), 9: ("core", "scs, not keys here")}
     wait_for(lambda: verdicts(run) == filled)  # what was decided stays, and a note outlives its verdict

@@ -38,7 +38,9 @@ def test_declared_supervision_that_is_missing_is_named():
 def test_every_baseline_says_what_it_is(trainer):
     assert BASELINES[trainer.name] is trainer
     assert [other for other in BASELINES.values() if other.title == trainer.title] == [trainer]
-    assert re.fullmatch(r"Vapnik, 1991|Ahsan et al., 2026|ours, after .+|\S.+, (19|20)\d\d, arXiv \d{4}\.\d{5}", trainer.paper)
+    assert re.fullmatch(
+        r"Vapnik, 1991|Ahsan et al., 2026|ours, after .+|\S.+, (19|20)\d\d, arXiv \d{4}\.\d{5}", trainer.paper
+    )
     assert set(trainer.supervision_kinds) <= set(SUPERVISION_KINDS)
     assert trainer.supervision_kinds == () or "upervision" in trainer.__doc__
 
