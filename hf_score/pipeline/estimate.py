@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..attribution import Explainer, find_layer
+from ..attribution import Explainer
 from ..models import checkpoint_state, eval_mode
 from ..training import SCOREConfig
 from .arguments import RunArguments
@@ -43,7 +43,7 @@ def estimate_run(
         model(images[:1])  # the first pass is slow
         forward = _timed(lambda: model(images).logits.sum().item())[1] / number
     with Explainer(model) as explainer:
-        layer = find_layer(model, config.score_layer)
+        layer = config.layers[-1]  # as the scan does
         explained = _timed(lambda: explainer.explain(images, 0, layer=layer).logits.sum().item())[1]
     seconds: dict[str, float] = {}
     total = sum(len(split) for split in (data.train, data.held_out, data.test))

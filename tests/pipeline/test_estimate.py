@@ -2,7 +2,11 @@
 
 from types import SimpleNamespace
 
-from hf_score.pipeline.estimate import in_one_line
+import pytest
+
+from hf_score.pipeline.arguments import parse_arguments
+from hf_score.pipeline.estimate import estimate_run, in_one_line
+from hf_score.pipeline.run import SeedRun
 from hf_score.pipeline.words import what_was_found
 
 
@@ -34,3 +38,14 @@ def test_the_most_suspicious_clusters_are_named_first():
     assert lines[2] == "Then cluster 2: 12 images of “cat”, somewhat suspicious."
     assert "only a look can tell" in lines[-1]
     assert what_was_found(Found(None, None)).splitlines()[1] == "Look first at cluster 1: 11 images of “dog”."
+
+
+@pytest.mark.parametrize("layers", ["last", "stage2,stage3"])
+def test_a_run_with_any_probe_layers_is_estimated(layers, tmp_path):
+    words = ["--model", "test_resnet", "--from_scratch", "--image_size", "32", "--dataset", "fashion_patch"]
+    words += ["--score_form", "paper", "--score_layer", layers, "--use_cpu", "--output_dir", str(tmp_path / "run")]
+    arguments, config = parse_arguments(words)
+    one = SeedRun(tmp_path / "run", arguments, config)
+    seconds, disk = estimate_run(arguments, config, one.workspace, one.folder, ["erm", "score"])
+    assert set(seconds) == {"reading", "starting model", "scan", "training", "measuring"} and disk > 0
+    assert all(spent > 0 for spent in seconds.values())
