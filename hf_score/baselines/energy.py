@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import HFScoreError
 from .base import BaselineConfig
-from .rrr import RegionTrainer
+from .rrr import RegionTrainer, input_gradient
 
 __all__ = ["EnergyConfig", "EnergyTrainer", "energy_in_region"]
 
@@ -66,10 +64,6 @@ def energy_in_region(model: nn.Module, pixel_values: Tensor, regions: Tensor, la
         regions: (B, H, W) bool.
         labels: (B,).
     """
-    images = pixel_values.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # only the plain kernel can be differentiated twice
-        logits = model(pixel_values=images).logits.float()
-        explained = logits.gather(1, labels[:, None]).sum()
-        (gradient,) = torch.autograd.grad(explained, images, create_graph=True)
+    images, gradient = input_gradient(model, pixel_values, lambda logits: logits.gather(1, labels[:, None]).sum())
     energy = (images * gradient).sum(dim=1).clamp(min=0)
     return (energy * regions).sum(dim=(1, 2)) / energy.sum(dim=(1, 2)).clamp(min=1e-12)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import HFScoreError
 from .base import BaselineConfig
-from .rrr import RegionTrainer
+from .rrr import RegionTrainer, input_gradient
 
 __all__ = ["GALSConfig", "GALSTrainer", "loss_gradient_penalty"]
 
@@ -62,8 +60,7 @@ def loss_gradient_penalty(model: nn.Module, pixel_values: Tensor, regions: Tenso
         regions: (B, H, W) bool.
         labels: (B,).
     """
-    images = pixel_values.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # only the plain kernel can be differentiated twice
-        losses = nn.functional.cross_entropy(model(pixel_values=images).logits.float(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(losses, images, create_graph=True)
+    _, gradient = input_gradient(
+        model, pixel_values, lambda logits: nn.functional.cross_entropy(logits, labels, reduction="sum")
+    )
     return (gradient * regions[:, None]).abs().sum(dim=(1, 2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..errors import DataError, HFScoreError
 from .base import BaselineConfig, BaselineTrainer
 
-__all__ = ["RRRConfig", "RRRTrainer", "RegionTrainer", "input_gradient_penalty"]
+__all__ = ["RRRConfig", "RRRTrainer", "RegionTrainer", "input_gradient", "input_gradient_penalty"]
 
 
 class RegionTrainer(BaselineTrainer):
@@ -126,6 +127,23 @@ class RRRTrainer(RegionTrainer):
         return input_gradient_penalty(model, pixel_values, regions).mean()
 
 
+def input_gradient(
+    model: nn.Module, pixel_values: Tensor, explained: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The images (B, 3, H, W), and the gradient at them of what is explained, with a graph.
+
+    Args:
+        model: a classifier with `.logits`.
+        pixel_values: (B, 3, H, W).
+        explained: logits (B, K) in float32 → a scalar.
+    """
+    images = pixel_values.detach().requires_grad_()
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # only the plain kernel can be differentiated twice
+        logits = model(pixel_values=images).logits.float()
+        (gradient,) = torch.autograd.grad(explained(logits), images, create_graph=True)
+    return images, gradient
+
+
 def input_gradient_penalty(model: nn.Module, pixel_values: Tensor, regions: Tensor) -> Tensor:
     """(B,): Σ over the region of (∂/∂x Σ_k log p_k)², with a graph.
 
@@ -134,8 +152,5 @@ def input_gradient_penalty(model: nn.Module, pixel_values: Tensor, regions: Tens
         pixel_values: (B, 3, H, W).
         regions: (B, H, W) bool.
     """
-    images = pixel_values.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # only the plain kernel can be differentiated twice
-        log_probabilities = model(pixel_values=images).logits.float().log_softmax(dim=1)
-        (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
+    _, gradient = input_gradient(model, pixel_values, lambda logits: logits.log_softmax(dim=1).sum())
     return (gradient * regions[:, None]).square().sum(dim=(1, 2, 3))

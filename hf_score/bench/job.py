@@ -244,7 +244,7 @@ class Job:
                 model = self.start("erm")
                 epochs = float(self._config(ERMTrainer.config_class, self.model_spec["erm"]).num_train_epochs)
                 passes.count = round(epochs * len(self.train))
-                watch.add(model, epoch=epochs, selection=None)
+                watch.add(model, epoch=epochs, selection=None, estimates=judge.estimate(model))
             else:
                 model, gates = self._fit(cell, watch, passes)
         chosen, kinds = watch.chosen, cell.trainer_class.supervision_kinds
@@ -294,7 +294,7 @@ class Job:
             trainer = self._train(cell, fields, [watch, SomeEpochs(evaluations)], passes)
         except InactiveError:  # nothing was trained, which is a finding and no failure
             untrained = self.start(cell.trainer_class.initial_model)
-            watch.add(untrained, epoch=0.0, selection=None)
+            watch.add(untrained, epoch=0.0, selection=None, estimates=self.judge.estimate(untrained))
             return untrained, {"penalty_start": 0.0}
         gates = trainer.gates()
         if not watch.rows:  # a method that has a model at its end alone
@@ -340,7 +340,7 @@ class Job:
             eval_dataset=self.workspace.view("held_out"),
             processing_class=self.workspace.processor,
             callbacks=[*callbacks, passes],
-            estimates=self.judge.selection,
+            estimates=self.judge.estimates,
             **extra,
         )
         trainer.remove_callback(PrinterCallback)  # the runner says what there is to say
@@ -353,10 +353,9 @@ class Job:
     # ---- Group labels from here on ----
 
     def _measure(self, model: Any) -> dict[str, Any]:
-        """Figures on the test set, the label-free estimates, and the worst group of the validation set, which only an
-        oracle has."""
+        """Figures on the test set, and the worst group of the validation set, which only an oracle has."""
         logits = self._logits(model, self.test)
-        row = {**self._figures(logits, self.test), "estimates": self.judge.estimates(model), "logits": logits}
+        row = {**self._figures(logits, self.test), "logits": logits}
         if self.validation is not None:
             row["validation"] = self.measure(model, self.validation)["worst_group_accuracy"]
         return row

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..data import ImageCollator
 from ..detection import SpuriousSamples
-from ..evaluation import SELECTION, Estimates, JudgedRegions, Verdicts
+from ..evaluation import Estimates, JudgedRegions, Verdicts
 from ..evaluation.verdict import FEWEST_HELD_OUT
 from ..pipeline import Workspace
 from ..report.conclusions import region_outcome
@@ -61,13 +61,10 @@ class Judge:
             regions = JudgedRegions(samples, test, labels, collate=collate, **about)
         self._verdicts = Verdicts(regions, labels, workspace.data.class_names)
         self._verdicts(start.eval(), logits(start))
-        self._all: Estimates | None = None
-        #: The estimate by which every method's evaluation is chosen; None where nobody found a sample.
-        self.selection: Estimates | None = None
+        #: The label-free estimates, measured at every evaluation of any method; None where nobody found a sample.
+        self.estimates: Estimates | None = None
         if samples is not None:
-            partners = workspace.partners("held_out")
-            self._all = Estimates(samples, partners, device=workspace.device)
-            self.selection = Estimates(samples, partners, device=workspace.device, names=(SELECTION,))
+            self.estimates = Estimates(samples, workspace.partners("held_out"), device=workspace.device)
 
     def verdict(self, model: Any, logits: np.ndarray) -> dict[str, Any]:
         """Whether the judged regions mislead a model less than the ERM model: what `Verdicts` says, with `outcome`
@@ -82,6 +79,6 @@ class Judge:
         outcome = region_outcome(found)
         return {"outcome": "unknown" if outcome == "cannot tell" else outcome, "decided_by": self._decided_by, **found}
 
-    def estimates(self, model: Any) -> dict[str, float]:
-        """Label-free estimates of a model's worst group by name; none where nobody found a sample."""
-        return self._all(model) if self._all is not None else {}
+    def estimate(self, model: Any) -> dict[str, float]:
+        """The label-free estimates of a model's worst group by name; none where nobody found a sample."""
+        return self.estimates(model) if self.estimates is not None else {}

@@ -21,39 +21,9 @@ from .configuration import resolved
 from .contrasts import Contrast, contrasts_of
 from .methods import TRAINERS, find_trainer, trainers_of_module
 from .samples import CHOOSERS, SAMPLES
-from .schema import PlanContent
+from .schema import PlanContent, PlannedDataset, PlannedMethod, PlannedModel
 
 __all__ = ["Cell", "Plan", "key_of"]
-
-_SECTIONS = {"seeds", "datasets", "models", "methods", "contrasts", "evaluations", "about", "draws", "modules"}
-_DATASET_FIELDS = {"load", "samples", "by_model", "title", "seeds", "source_column"}
-_MODEL_FIELDS = {
-    "load",
-    "erm",
-    "finetune",
-    "datasets",
-    "title",
-    "channels_last",
-    "image_passes",
-    "evaluations",
-}
-_METHOD_FIELDS = {
-    "method",
-    "name",
-    "title",
-    "config",
-    "grid",
-    "draws",
-    "image_passes",
-    "samples",
-    "by_model",
-    "by_dataset",
-    "datasets",
-    "models",
-    "seeds",
-    "round",
-    "ablation",
-}
 
 
 @dataclass(frozen=True)
@@ -115,7 +85,7 @@ class Plan:
             )
         as_type(content, dict[str, Any], where=f"{path} is no plan", advice="correct it")
         content = _in_new_words(content, str(path))
-        self._check(content, _SECTIONS, "the plan")
+        self._check(content, PlanContent, "the plan")
         as_type(content, PlanContent, where=f"{path} is no plan", advice="correct it")
         missing = {"seeds", "datasets", "models", "methods"} - content.keys()
         if missing:
@@ -130,9 +100,9 @@ class Plan:
         self._load_modules()
         self.about: str = content.get("about", "")
         for name, fields in self.datasets.items():
-            self._check(fields, _DATASET_FIELDS, f"data set {name}")
+            self._check(fields, PlannedDataset, f"data set {name}")
         for name, fields in self.models.items():
-            self._check(fields, _MODEL_FIELDS, f"model {name}")
+            self._check(fields, PlannedModel, f"model {name}")
         for section, parts in ((self.datasets, ("load",)), (self.models, ("load", "erm", "finetune"))):
             for name, part in itertools.product(section, parts):
                 if part not in section[name]:
@@ -140,7 +110,7 @@ class Plan:
         for fields in self.methods:
             if "method" not in fields:
                 raise HFScoreError(f"{path}: an entry of `methods` has no 'method': add it.")
-            self._check(fields, _METHOD_FIELDS, f"method {fields.get('name', fields.get('method'))}")
+            self._check(fields, PlannedMethod, f"method {fields.get('name', fields.get('method'))}")
             for kind, known in (("datasets", self.datasets), ("models", self.models)):
                 unknown = set(fields.get(kind, ())) - known.keys()
                 if unknown:
@@ -167,7 +137,8 @@ class Plan:
         self.__dict__.update(state)
         self._load_modules()
 
-    def _check(self, fields: Mapping[str, Any], known: set[str], where: str) -> None:
+    def _check(self, fields: Mapping[str, Any], form: type, where: str) -> None:
+        known = set(form.__annotations__)
         unknown = sorted(set(fields) - known)
         if unknown:
             raise HFScoreError(f"{self.path}: {where} has the field {unknown[0]!r}: use one of {sorted(known)}.")

@@ -15,7 +15,7 @@ from ..evaluation import chance_levels
 from ..training.score_config import SCOREConfig
 from .measured import Measured, Tests
 from .plan import Plan
-from .tables import chosen, chosen_runs, ordered_names
+from .tables import chosen, ordered_names, taken_runs
 
 __all__ = ["above_chance", "against_lambda", "against_supervision", "before_after"]
 
@@ -65,7 +65,7 @@ def _with_interval(axis: Any, runs: Measured, position: int, colour: str) -> Non
 
 def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
     """Worst group (mean over seeds, whiskers: standard deviation) of every method against its supervision."""
-    runs = chosen_runs(rows[rows["ablation"].isna()])
+    runs = _active(taken_runs(rows[rows["ablation"].isna()]))
     figure, axes = _panels(plan, runs)
     for axis, (dataset, model) in axes:
         here = runs[(runs["dataset"] == dataset) & (runs["model"] == model)]
@@ -91,6 +91,11 @@ def against_supervision(plan: Plan, rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def _active(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without those that are no scores."""
+    return runs[runs["inactive"].fillna("") == ""] if "inactive" in runs else runs
+
+
 def _level(kinds: str) -> str:
     """The strongest supervision of a method, in words."""
     words = list(SUPERVISION_KINDS.values())
@@ -100,7 +105,7 @@ def _level(kinds: str) -> str:
 
 def before_after(plan: Plan, rows: pd.DataFrame) -> Figure:
     """Worst group and average accuracy of every method (end of the arrow), from where ERM is (its beginning)."""
-    runs = chosen_runs(rows[rows["ablation"].isna()])
+    runs = _active(taken_runs(rows[rows["ablation"].isna()]))
     figure, axes = _panels(plan, runs)
     for axis, (dataset, model) in axes:
         here = runs[(runs["dataset"] == dataset) & (runs["model"] == model)]

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..report.summary import spread
 from .plan import Plan
-from .tables import chosen_runs, ordered_names, titled
+from .tables import ordered_names, taken_runs, titled
+from .verdicts import outcome_of
 
 __all__ = ["render_verdicts", "verdict_table"]
 
@@ -24,18 +25,18 @@ _COLUMNS = {
 
 
 def verdict_table(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
-    """A line per method: how many seeds rely less on the judged regions than the starting model (`reliance`), and the
+    """A line per method: how many seeds the judged regions mislead less than the starting model (`reliance`), and the
     share of answers that change when a region is inserted or removed, mean ± standard deviation over seeds in %.
 
     Args:
         plan: of the rows.
         rows: those of one data set and model that have a verdict.
     """
-    runs, lines = chosen_runs(rows), []
+    runs, lines = taken_runs(rows), []
     for name in ordered_names(plan, runs):
         mine = runs[runs["name"] == name]
         verdicts = [json.loads(verdict) for verdict in mine["verdict"]]
-        outcomes = Counter(verdict["outcome"] for verdict in verdicts)
+        outcomes = Counter(outcome_of(verdict) or "unknown" for verdict in mine["verdict"])
         line: dict[str, Any] = {"method": mine["title"].iloc[0], "supervision": mine["supervision"].iloc[0]}
         line["reliance"] = ", ".join(f"{outcome} {count}/{len(mine)}" for outcome, count in outcomes.most_common())
         for heading, figure in _COLUMNS.items():

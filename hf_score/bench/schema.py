@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ..files import Index
 
-__all__ = ["PlanContent"]
+__all__ = ["PlanContent", "PlannedDataset", "PlannedMethod", "PlannedModel"]
 
 _Name = Annotated[str, Meta(min_length=1, max_length=500)]
 _Count = Annotated[int, Meta(ge=1, le=10**9)]
@@ -16,7 +16,9 @@ _Fields = dict[str, Any]
 _ByName = dict[str, dict[str, Any]]
 
 
-class _Dataset(TypedDict, total=False):
+class PlannedDataset(TypedDict, total=False):
+    """A data set of a plan."""
+
     load: _Fields
     samples: _Fields
     by_model: _ByName
@@ -25,7 +27,9 @@ class _Dataset(TypedDict, total=False):
     source_column: str
 
 
-class _Model(TypedDict, total=False):
+class PlannedModel(TypedDict, total=False):
+    """A model of a plan."""
+
     load: _Fields
     erm: _Fields
     finetune: _Fields
@@ -36,7 +40,9 @@ class _Model(TypedDict, total=False):
     evaluations: _Count
 
 
-class _Method(TypedDict, total=False):
+class PlannedMethod(TypedDict, total=False):
+    """An entry of `methods` of a plan."""
+
     method: _Name
     name: _Name
     title: str
@@ -58,9 +64,9 @@ class PlanContent(TypedDict, total=False):
     """A plan file."""
 
     seeds: list[Index]
-    datasets: dict[_Name, _Dataset]
-    models: dict[_Name, _Model]
-    methods: list[_Method]
+    datasets: dict[_Name, PlannedDataset]
+    models: dict[_Name, PlannedModel]
+    methods: list[PlannedMethod]
     contrasts: Any  # `contrasts_of` knows
     evaluations: _Count
     about: str

@@ -18,7 +18,7 @@ from .measured import Measured, Tests, gates_in_words, with_measures
 from .plan import Plan
 from .rows import best_evaluation
 
-__all__ = ["chosen", "chosen_runs", "dataset_table", "overview", "render_tables"]
+__all__ = ["chosen", "chosen_runs", "dataset_table", "overview", "render_tables", "taken_runs"]
 
 ORACLE, OLDER = "†", "‡"
 NOTE = (
@@ -90,11 +90,12 @@ def chosen(rows: pd.DataFrame, tests: Tests) -> Measured:
     """
     if "right" not in rows:
         rows = with_measures(rows, tests)
-    taken = _taken(rows)
+    taken = taken_runs(rows)
     return Measured(taken[taken["failed"] == ""], tests, taken[taken["failed"] != ""])
 
 
-def _taken(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
+def taken_runs(rows: pd.DataFrame, *, oracle: bool = False) -> pd.DataFrame:
+    """The runs that stand in tables and plots, inactive ones too: see `chosen`."""
     older = rows["older"].astype(bool)
     parts = [chosen_runs(rows[older], oracle=oracle)] if older.any() else []
     if not older.all():
@@ -109,7 +110,7 @@ def dataset_table(
     tests = Tests() if tests is None else tests
     here = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
     here = here if "right" in here else with_measures(here, tests)
-    measured, by_oracle = chosen(here, tests), _taken(here, oracle=True)
+    measured, by_oracle = chosen(here, tests), taken_runs(here, oracle=True)
     by_oracle = by_oracle[by_oracle["failed"] == ""]
     lines = [
         _line(measured, by_oracle, name)
@@ -180,7 +181,7 @@ def overview(plan: Plan, rows: pd.DataFrame, *, oracle: bool = False, tests: Tes
     """Worst group of every method (ablations apart) on every data set and model, in the order of their supervision."""
     rows = rows[rows["ablation"].isna()]
     rows = rows if "right" in rows else with_measures(rows, Tests() if tests is None else tests)
-    runs = _taken(rows, oracle=oracle)
+    runs = taken_runs(rows, oracle=oracle)
     runs = runs[runs["failed"] == ""]
     lines = []
     for name in ordered_names(plan, rows):

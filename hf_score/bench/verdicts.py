@@ -12,7 +12,7 @@ from ..evaluation.intervals import LEVEL, Estimate, share
 from ..report.conclusions import region_outcome
 from .measured import Tests
 
-__all__ = ["CHANGES", "OUTCOMES", "agreement", "cross_table", "false_improved", "outcomes_of"]
+__all__ = ["CHANGES", "OUTCOMES", "agreement", "cross_table", "false_improved", "outcome_of", "outcomes_of"]
 
 CHANGES = ("improved", "unchanged", "worse")
 OUTCOMES = (*CHANGES, "unknown")
@@ -39,7 +39,7 @@ def outcomes_of(rows: pd.DataFrame, tests: Tests) -> pd.DataFrame:
     start_of = {(row["panel"], row["seed"], row["test"]): row for row in starts.to_dict("records")}
     lines = []
     for row in usable[usable["method"] != "erm"].to_dict("records"):
-        outcome = _outcome(row.get("verdict"))
+        outcome = outcome_of(row.get("verdict"))
         start = start_of.get((row["panel"], row["seed"], row["test"]))
         if outcome is None or start is None:
             continue
@@ -52,7 +52,7 @@ def outcomes_of(rows: pd.DataFrame, tests: Tests) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["panel", "title", "seed", "outcome", "change", "points", "low", "high"])
 
 
-def _outcome(verdict: object) -> str | None:
+def outcome_of(verdict: object) -> str | None:
     """The verdict's word, by the present rule where the figures are there; None where there is no verdict, or one
     without the figure that the rule goes by."""
     said = json.loads(verdict) if isinstance(verdict, str) else {}

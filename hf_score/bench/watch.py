@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..evaluation import ESTIMATES
 from ..files import atomic_folder
 from .rows import best_evaluation
 
@@ -40,15 +41,18 @@ class Watch(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
     ) -> None:
-        self.add(model, epoch=float(state.epoch or 0), selection=metrics["eval_selection"])
+        measured = {name.removeprefix("eval_estimate_"): value for name, value in metrics.items()}
+        estimates = {name: value for name, value in measured.items() if name in ESTIMATES}
+        epoch = float(state.epoch or 0)
+        self.add(model, epoch=epoch, selection=metrics["eval_selection"], estimates=estimates)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.epochs_trained = float(state.epoch or 0)
 
-    def add(self, model: Any, *, epoch: float, selection: float | None) -> None:
-        """Measure a model, wrapped or not."""
+    def add(self, model: Any, *, epoch: float, selection: float | None, estimates: Mapping[str, float]) -> None:
+        """Measure a model, wrapped or not, whose label-free estimates are known."""
         model = getattr(model, "module", model)
-        row: dict[str, Any] = {"epoch": epoch, "selection": selection, **self._measure(model)}
+        row: dict[str, Any] = {"epoch": epoch, "selection": selection, **self._measure(model), "estimates": estimates}
         logits = row.pop("logits", None)
         self.rows.append(row)
         if self.chosen is row:
